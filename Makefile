@@ -1,0 +1,41 @@
+# The two commands of the README are `make demo` and `make test`; everything else serves whoever changes the code.
+PYTHON ?= python3
+VENV ?= .venv
+ifeq ($(OS),Windows_NT)
+BIN := $(VENV)/Scripts
+else
+BIN := $(VENV)/bin
+endif
+DEMO ?= runs/demo
+
+.PHONY: demo test lint types goldens clean
+
+demo: $(VENV)/.core
+	"$(BIN)/dgss" train tqdm-mini-streets --out "$(DEMO)" --resume
+	"$(BIN)/python" scripts/show.py "$(DEMO)/report.html"
+
+test: $(VENV)/.dev
+	"$(BIN)/python" -m pytest
+
+goldens: $(VENV)/.dev
+	"$(BIN)/python" -m pytest tests/goldens
+
+lint: $(VENV)/.dev
+	"$(BIN)/ruff" check .
+	"$(BIN)/ruff" format --check .
+
+types: $(VENV)/.dev
+	"$(BIN)/mypy"
+
+$(VENV)/.core: pyproject.toml
+	test -e "$(BIN)" || "$(PYTHON)" -m venv "$(VENV)"
+	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check -e .
+	"$(BIN)/python" -c "open('$@', 'w').close()"
+
+$(VENV)/.dev: pyproject.toml
+	test -e "$(BIN)" || "$(PYTHON)" -m venv "$(VENV)"
+	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	"$(BIN)/python" -c "open('$@', 'w').close()"
+
+clean:
+	rm -rf runs build dist .mypy_cache .ruff_cache .pytest_cache
