@@ -1,0 +1,70 @@
+"""Makes the pictures of the README and the docs from a finished demo: `python scripts/make_pictures.py runs/demo`.
+
+docs/images/demo.png: an image and its labels for every domain. docs/images/streets.jpg: all ten looks of the streets.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+import dgss
+from dgss.api.load import TrainedModel
+from dgss.files import atomic_path
+from dgss.streets.contact import contact_sheet
+from dgss.streets.draw import LOOKS
+
+IMAGES = Path(__file__).parents[1] / "docs" / "images"
+SIZE = (128, 256)
+GAP, TITLE, COLUMNS = 8, 26, 3
+SEEDS = {"game": 5003, "photo": 5001, "night": 5001, "fog": 5002, "rain": 5006, "snow": 5001, "sketch": 5001}
+PAPER, INK, FAINT = (255, 255, 255), (30, 34, 38), (110, 116, 122)
+
+
+def demo_picture(run: Path) -> Image.Image:
+    """Nine cells, image and labels side by side, each with its domain's name and mIoU."""
+    model = dgss.load_model(run)
+    scores = json.loads((run / "report.json").read_text(encoding="utf-8"))
+    domains = {scores["source_name"]: scores["source"], **scores["targets"]}
+    cell = (2 * SIZE[1] + 2, SIZE[0] + TITLE)
+    rows = -(-len(domains) // COLUMNS)
+    sheet = Image.new("RGB", (COLUMNS * (cell[0] + 2 * GAP) - 2 * GAP, rows * (cell[1] + GAP) - GAP), PAPER)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
+    for number, (name, miou) in enumerate(domains.items()):
+        look = name.removeprefix("streets-")
+        street = dgss.draw_street(SEEDS.get(look, 5001), look, SIZE)
+        left, top = number % COLUMNS * (cell[0] + 2 * GAP), number // COLUMNS * (cell[1] + GAP)
+        role = "trained on" if number == 0 else "never seen"
+        draw.text((left, top + 3), look, INK, font)
+        draw.text((left + cell[0], top + 3), f"{role}, mIoU {miou:.1f} %", FAINT, font, anchor="ra")
+        sheet.paste(Image.fromarray(pair(street.image, model)), (left, top + TITLE))
+    return sheet
+
+
+def pair(image: NDArray[np.uint8], model: TrainedModel) -> NDArray[np.uint8]:
+    """The image and its labels in colour, side by side; predicted at the image's own size, as the scores are."""
+    gap = np.full((image.shape[0], 2, 3), 255, np.uint8)
+    scores = model.scores(torch.from_numpy(image).permute(2, 0, 1)[None] / 255)
+    labels = scores[0].argmax(0).cpu().numpy().astype(np.uint8)
+    return np.hstack([image, gap, model.labels.colour(labels)])
+
+
+def main() -> None:
+    """Writes both pictures."""
+    for name, picture in (
+        ("demo.png", demo_picture(Path(sys.argv[1]))),
+        ("streets.jpg", Image.fromarray(contact_sheet(tuple(LOOKS), (5000, 5001, 5002, 5003), SIZE))),
+    ):
+        with atomic_path(IMAGES / name) as temporary:
+            picture.save(temporary, format="PNG" if name.endswith(".png") else "JPEG", optimize=True, quality=88)
+        print(IMAGES / name)
+
+
+if __name__ == "__main__":
+    main()
