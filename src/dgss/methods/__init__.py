@@ -1,0 +1,13 @@
+"""The methods: what is predicted from what, and what is paid for errors. One file a method, one name in the union."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from dgss.methods.mask2former import Mask2FormerSettings
+from dgss.methods.tqdm import TqdmSettings
+
+MethodSettings = Annotated[TqdmSettings | Mask2FormerSettings, Field(discriminator="name")]
+"""Any method's settings; `name` in YAML says whose."""

@@ -1,0 +1,199 @@
+"""tqdm: the names of the classes are the queries of a mask decoder.
+
+Pak et al., "Textual Query-Driven Mask Transformer for Domain Generalized Segmentation", ECCV 2024, arXiv 2407.09033;
+details by its program, ByeongHyunPak/tqdm @ 75168af (the file names below are of it).
+
+New on top of Mask2Former: (1) queries come from the text embeddings of the class names, query k answers for class k;
+(2) text-to-pixel attention in every layer of the pixel decoder; (3) three regularisers keep text, pixels and image
+where the pretrained towers had them. Ours alone: `mask_prior`.
+Not implemented: several queries per class, which the program's matcher knows and its decoder cannot run.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, interpolate, mse_loss, normalize
+
+from dgss.decoder.mask_decoder import DecoderSettings
+from dgss.errors import RecipeError
+from dgss.interfaces import Batch, ImageFeatures, MaskPrediction, Method, ParameterGroup, SampleGenerator, Towers
+from dgss.labels import IGNORE, LabelSpace
+from dgss.losses.mask_losses import MaskLossSettings, divisor, mask_losses, summed
+from dgss.losses.matching import fixed, mask_targets
+from dgss.towers.text import ContextDecoder, ContextDecoderSettings, FixedPrompts, LearnedPrompts
+
+GROUPS = {"tower.": "tower", "norm": "norm", "query_positions": "embedding", "level_embed": "embedding"}
+"""Part of a parameter's name -> its group; the first that fits."""
+
+
+class TqdmSettings(DecoderSettings):
+    """Everything of tqdm that can be chosen; a weight of 0 leaves the term out."""
+
+    name: Literal["tqdm"] = "tqdm"
+    pixel_ffn: int = Field(default=2048, ge=1)  # the program's recipes say 1024, the published weights have 2048
+    contexts: int = Field(default=5, ge=0)  # learned prompt tokens; 0: the template's embeddings instead
+    context_init: str | None = None
+    template: str = Field(default="a clean origami of a {}", pattern=r"\{\}")
+    context_decoder: ContextDecoderSettings | None = ContextDecoderSettings()
+    text_queries: bool = True  # False: learned queries
+    text_attention: bool = True
+    mask_prior: Literal["none", "score_map"] = "none"
+    mask_losses: MaskLossSettings = MaskLossSettings()
+    language_weight: float = Field(default=1.0, ge=0)
+    vision_language_weight: float = Field(default=1.0, ge=0)
+    vision_weight: float = Field(default=1.0, ge=0)
+    temperature: float = Field(default=0.07, gt=0)
+    # "train": the training loop of the program puts the frozen tower back into train mode, so its drop path draws
+    frozen_copy: Literal["eval", "train"] = "eval"
+    # "all": the program divides the pixel-text loss by all pixels, ignored ones too
+    pixel_mean: Literal["labelled", "all"] = "labelled"
+    tower_lr_scale: float = Field(default=0.1, ge=0)
+    # False: as in the program's Cityscapes recipe; its GTA5 recipes decay the two embeddings
+    embedding_decay: bool = True
+
+    @model_validator(mode="after")
+    def _text_is_used(self) -> Self:
+        if not (self.text_queries or self.text_attention or self.vision_language_weight or self.mask_prior != "none"):
+            raise ValueError("no part would use the text: choose the method mask2former")
+        if self.context_init is not None and not self.contexts:
+            raise ValueError("context_init says how contexts start, but contexts is 0: leave it out")
+        return self
+
+    def build(self, towers: Towers, labels: LabelSpace, generator: torch.Generator, teacher: bool = True) -> Tqdm:
+        """The model; its new weights are drawn from `generator`. teacher: False where it will not be trained."""
+        if towers.text is None or towers.image.text_width is None:
+            raise RecipeError("tqdm needs an image tower with a text partner: choose another tower, e.g. mini")
+        if self.mask_prior == "score_map" and towers.image.temperature is None:
+            raise RecipeError("mask_prior score_map needs a tower that states its temperature: set it to none")
+        with Method.drawn_from(generator):
+            return Tqdm(self, towers, labels, teacher)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TqdmPrediction(MaskPrediction):
+    """text: the class embeddings T (B, K, E), not normalised. score_map: S (B, K, h, w)."""
+
+    text: Tensor
+    score_map: Tensor
+
+
+class Tqdm(Method):
+    """Image tower and frozen text tower, context decoder, pixel decoder with text, mask decoder."""
+
+    def __init__(self, settings: TqdmSettings, towers: Towers, labels: LabelSpace, teacher: bool) -> None:
+        super().__init__()
+        assert towers.text is not None
+        self.settings, self.labels = settings, labels
+        classes, embedding, width = len(labels), towers.text.width, settings.width
+        self.tower, self.text = towers.image, towers.text.requires_grad_(False)
+        learned = (labels.names, settings.contexts, settings.context_init)
+        self.prompts = LearnedPrompts(self.text, *learned) if settings.contexts else None
+        self.fixed_prompts = FixedPrompts(self.text, labels.names, settings.template)
+        looks = settings.context_decoder
+        self.context_decoder = None if looks is None else ContextDecoder(embedding, looks)
+        text_width = embedding if settings.text_attention else None
+        self.pixel_decoder = settings.pixel_decoder(self.tower.channels, text_width, classes)
+        if settings.text_queries:
+            self.query_projection = nn.Sequential(nn.Linear(embedding, width), nn.ReLU(), nn.Linear(width, width))
+        else:
+            self.query_content = nn.Parameter(torch.randn(classes, width))
+        self.query_positions = nn.Parameter(torch.randn(classes, width))
+        self.mask_decoder = settings.mask_decoder(classes)
+        if settings.mask_prior == "score_map":  # the first masks are then the prior itself
+            for parameter in self.mask_decoder.mask_embed[-1].parameters():
+                nn.init.zeros_(parameter)
+        copied = teacher and settings.vision_weight > 0 and any(p.requires_grad for p in self.tower.parameters())
+        self.teacher = self.tower.frozen_copy(settings.frozen_copy == "train") if copied else None
+
+    def forward(self, images: Tensor, valid: Tensor | None = None) -> TqdmPrediction:
+        """images: (B, 3, H, W) float in [0, 1], RGB; valid: (B, H, W) bool, None = all."""
+        features = self.tower(images, valid)
+        text = self.class_embeddings(features)  # T: (B, K, E)
+        memory = self.pixel_decoder(features.levels, text if self.settings.text_attention else None)
+        learned = not self.settings.text_queries
+        queries = self.query_content.expand(len(text), -1, -1) if learned else self.query_projection(text)  # (B, K, D)
+        scores = score_map(text, features.dense)
+        prior = self.mask_prior(scores, memory.mask_features) if self.settings.mask_prior == "score_map" else None
+        masks, classes = self.mask_decoder(queries, self.query_positions, memory, prior)
+        # the program enlarges the class scores, not the masks (tqdm_head.py, semantic read-out)
+        return TqdmPrediction(masks, classes, features, resize_first=False, text=text, score_map=scores)
+
+    def class_embeddings(self, features: ImageFeatures) -> Tensor:
+        """T = t + gamma * context decoder(t; image) (tqdm_clip.py, after DenseCLIP): (B, K, E)."""
+        assert features.pooled is not None and features.dense is not None
+        text: Tensor = self.fixed_prompts() if self.prompts is None else self.prompts()  # t: (K, E)
+        if self.context_decoder is not None:
+            text = self.context_decoder(text, features.pooled, features.dense)
+        return text.expand(len(features.dense), -1, -1)
+
+    def mask_prior(self, scores: Tensor, like: Tensor) -> Tensor:
+        """Ours: logit(p_k), p = softmax over the classes of s cos(pixel, T_k), at the size of `like`; float32."""
+        assert self.tower.temperature is not None
+        logits = (self.tower.temperature * scores).softmax(1).logit(eps=1e-4)  # within +- 9.2
+        return interpolate(logits, like.shape[2:], mode="bilinear", align_corners=False)
+
+    def losses(self, prediction: MaskPrediction, batch: Batch, generator: SampleGenerator) -> dict[str, Tensor]:
+        """`class`, `mask`, `dice` of the last prediction, `*.earlier` of all others, and the regularisers."""
+        assert isinstance(prediction, TqdmPrediction)
+        settings = self.settings
+        targets = mask_targets(batch.labels, len(self.labels))
+        losses = summed(mask_losses(prediction, targets, fixed, settings.mask_losses, generator))
+        with torch.autocast(batch.images.device.type, enabled=False):
+            if settings.language_weight:
+                losses["language"] = settings.language_weight * self.language_loss(prediction.text.float())
+            if settings.vision_language_weight:
+                pixel_loss = self.pixel_loss(prediction.score_map, batch.labels)
+                losses["vision_language"] = settings.vision_language_weight * pixel_loss
+        if self.teacher is not None:
+            losses["vision"] = settings.vision_weight * self.vision_loss(prediction.features, batch)
+        return losses
+
+    def language_loss(self, text: Tensor) -> Tensor:
+        """L_reg^L (paper, tqdm_clip.py): class k stays nearest to its own frozen embedding; cosines, no temperature."""
+        cosines = normalize(text, dim=2) @ self.fixed_prompts().float().T  # (B, K, K)
+        wanted = torch.arange(len(self.labels), device=text.device).expand(len(text), -1)
+        return cross_entropy(cosines.flatten(0, 1), wanted.flatten())
+
+    def pixel_loss(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """L_reg^VL (paper, identity_head.py): every pixel's label from S / temperature. scores: (B, K, h, w)."""
+        logits = interpolate(scores / self.settings.temperature, labels.shape[1:], mode="bilinear", align_corners=False)
+        total = cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")
+        counted = labels.numel() if self.settings.pixel_mean == "all" else int((labels != IGNORE).sum())
+        return total / divisor(total.new_tensor(float(counted)), at_least=1.0)
+
+    def vision_loss(self, features: ImageFeatures, batch: Batch) -> Tensor:
+        """L_reg^V (paper, tqdm_clip.py): the image embedding stays where the frozen tower has it; squared error."""
+        assert self.teacher is not None and features.pooled is not None
+        frozen: Tensor = self.teacher(batch.images, batch.valid).pooled
+        return mse_loss(features.pooled.float(), frozen.float())
+
+    def train(self, mode: bool = True) -> Self:
+        """The frozen text tower stays in eval mode."""
+        super().train(mode)
+        self.text.eval()
+        return self
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """The tower at a lower rate; outside it no decay where the name says norm (the program's rule, by names)."""
+        settings, found = self.settings, defaultdict[str, list[tuple[str, nn.Parameter]]](list)
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                group = next((group for part, group in GROUPS.items() if part in name), "head")
+                found[group].append((name, parameter))
+        decay = float(settings.embedding_decay)
+        scales = {"tower": (settings.tower_lr_scale, 1.0), "norm": (1.0, 0.0), "embedding": (1.0, decay)}
+        return [ParameterGroup(key, tuple(rows), *scales.get(key, (1.0, 1.0))) for key, rows in found.items()]
+
+
+def score_map(text: Tensor, dense: Tensor | None) -> Tensor:
+    """S: the cosine of every pixel with every class (tqdm_clip.py). text: (B, K, E), dense: (B, E, h, w), float32."""
+    assert dense is not None
+    with torch.autocast(text.device.type, enabled=False):
+        length: Tensor = torch.linalg.vector_norm(dense.float(), dim=1, keepdim=True).clamp(min=1e-12)
+        return torch.einsum("bke,behw->bkhw", normalize(text.float(), dim=2), dense.float()) / length
