@@ -1,0 +1,92 @@
+"""Devices: which one, how many threads, how much memory, and its random state during a step."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dgss.errors import DeviceError, nearest
+
+KINDS = ("auto", "cpu", "cuda", "mps")
+
+_STATUS = Path("/proc/self/status")
+_STEP = 3  # what the draws are for, apart from order, augmentation and loss points (`data/loader.py`)
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """`auto` is the first CUDA device, else the CPU; `cuda:1`, `mps`, `cpu` are taken at their word.
+
+    Raises `DeviceError` where the device is not there.
+    """
+    kind, _, number = name.partition(":")
+    if kind not in KINDS or (number and not number.isdigit()):
+        raise DeviceError(f"no device is called {name!r}: {nearest(kind, KINDS)}")
+    if kind == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}[kind]
+    if int(number or 0) >= there:
+        raise DeviceError(f"device {name!r} is not there (torch sees {there} of kind {kind}); use device auto or cpu")
+    return torch.device(name)
+
+
+@contextmanager
+def cpu_threads(count: int | None) -> Iterator[None]:
+    """Lets torch use `count` threads inside the block; None leaves its own choice, all cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def random_of_step(seed: int, step: int, device: torch.device) -> Iterator[None]:
+    """Makes what a model draws (dropout, drop path) a pure function of (seed, step); the state outside is untouched."""
+    key = np.random.SeedSequence([seed, step, _STEP]).generate_state(1, np.uint64)[0]
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(int(key >> np.uint64(1)))
+        yield
+
+
+@contextmanager
+def memory_errors(advice: str) -> Iterator[None]:
+    """Turns "out of memory", on any device, into a `DeviceError` that carries `advice`."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise DeviceError(f"out of memory: {advice}") from error
+    except RuntimeError as error:
+        if "allocate memory" not in str(error):  # how torch's CPU allocator says it
+            raise
+        raise DeviceError(f"out of memory: {advice}") from error
+
+
+def peak_memory() -> float:
+    """The largest main memory this process has held so far, in gigabytes (10^9 bytes)."""
+    if _STATUS.exists():  # Linux; `resource` would count what the parent held before it started us
+        for line in _STATUS.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("VmHWM"):  # some sandboxes leave it out
+                return int(line.split()[1]) * 1024 / 1e9
+    if sys.platform == "win32":
+        return _peak_windows() / 1e9
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024) / 1e9
+
+
+def _peak_windows() -> int:
+    """`PeakWorkingSetSize` of this process, in bytes."""
+    import ctypes
+
+    counters = (ctypes.c_size_t * 10)()  # PROCESS_MEMORY_COUNTERS: two 32-bit fields, then sizes; [1] is the peak
+    library = ctypes.CDLL("psapi")
+    process = ctypes.c_void_p(-1)  # "this process"
+    library.GetProcessMemoryInfo(process, ctypes.byref(counters), ctypes.sizeof(counters))
+    return int(counters[1])
