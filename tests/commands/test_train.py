@@ -1,0 +1,284 @@
+"""`dgss train` from end to end, and everything a user can do wrong with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import Result
+
+from dgss.api.load import load_model
+from dgss.api.train import train
+from dgss.errors import RecipeError
+from dgss.files import FolderLock
+from dgss.methods.mask2former import Mask2FormerSettings
+from dgss.recipes.schema import Recipe
+from dgss.training.progress import Progress
+from dgss.weights.store import read_weights
+from tests.commands.conftest import TINY
+
+Command = Callable[..., Result]
+NAME = "tqdm-mini-streets"
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    first, second = (read_weights(folder / "model.safetensors").tensors for folder in (one, other))
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def fails(result: Result, *expected: str) -> None:
+    """Exit code 1, one line on stderr with what is expected in it, no traceback."""
+    assert result.exit_code == 1, result.output
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert "Traceback" not in result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    for text in expected:
+        assert text in result.stderr
+
+
+def test_a_run_holds_all_that_is_promised(trained: Path) -> None:
+    recipe = Recipe.load(trained / "recipe.yaml")
+    assert (recipe.name, recipe.training.steps, recipe.targets) == (NAME, 3, ("streets-night",))
+    assert [json.loads(line)["step"] for line in (trained / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3]
+    assert sorted(path.name for path in (trained / "checkpoints").glob("*.safetensors"))[-1] == "000003.safetensors"
+    assert sorted(path.name for path in (trained / "predictions").iterdir()) == [
+        "streets-game.png",
+        "streets-night.png",
+    ]
+    assert (trained / "preview.png").stat().st_size > 1000
+    page = (trained / "report.html").read_text(encoding="utf-8")
+    assert "streets-night" in page and "http://" not in page.replace("http://www.w3.org", "")
+    scores = json.loads((trained / "report.json").read_text(encoding="utf-8"))
+    assert {
+        "source",
+        "targets",
+        "mean",
+        "rpd",
+        "source_name",
+        "seconds",
+        "peak_gb",
+        "seed",
+        "protocol",
+    } <= scores.keys()
+    assert scores["source_name"] == "streets-game" and list(scores["targets"]) == ["streets-night"]
+    assert 0 < scores["seconds"] < 600 and 0.1 < scores["peak_gb"] < 16
+    assert not list(trained.rglob("*.part"))
+
+
+def test_json_stands_alone_on_stdout_and_a_finished_run_is_answered_as_it_is(dgss: Command, trained: Path) -> None:
+    result = dgss("train", "--resume", "--out", trained, "--json")
+    assert result.exit_code == 0, result.output
+    scores = json.loads(result.stdout)
+    assert scores["path"] == str(trained) and scores["source_name"] == "streets-game"
+    assert "finished" in result.stderr
+
+
+def test_an_existing_folder_is_left_as_it_is(dgss: Command, trained: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
+    fails(dgss("train", NAME, *TINY, "--out", trained), "--resume", "another folder")
+    fails(dgss("train", NAME, *TINY, "training.steps=4", "--out", trained, "--resume"), "training.steps was 3, is 4")
+    assert before == {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
+
+
+def test_a_folder_of_something_else_is_not_resumed_in(dgss: Command, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "x.txt").write_text("x", encoding="utf-8")
+    fails(dgss("train", "--resume", "--out", tmp_path / "photos"), "holds no run")
+    fails(dgss("train", "--out", tmp_path / "photos" / "x.txt"), "is a file")
+    fails(dgss("train", "--out", tmp_path / "photos" / "x.txt" / "run", *TINY), "cannot write")
+    assert [path.name for path in (tmp_path / "photos").iterdir()] == ["x.txt"]
+
+
+def test_a_folder_in_use_is_refused(dgss: Command, cache: Path, tmp_path: Path) -> None:
+    with FolderLock(tmp_path / "run"):
+        fails(dgss("train", *TINY, "training.steps=1", "--out", tmp_path / "run"), "in use by another process")
+
+
+def test_all_faults_of_a_recipe_come_at_once_and_nothing_is_written(dgss: Command, tmp_path: Path) -> None:
+    result = dgss("train", NAME, "training.stpes=3", "method.witdh=1", "--out", tmp_path / "run")
+    fails(result, "did you mean training.steps?", "did you mean method.width?")
+    fails(dgss("train", "tqdm-mini-street"), "did you mean 'tqdm-mini-streets'")
+    fails(dgss("train", NAME, "--data", "camvit=x"), "no domain is called 'camvit': did you mean 'camvid'")
+    fails(dgss("train", "--device", "gpu"), "no device is called 'gpu'")
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_that_are_missing_are_told_before_the_folder_is_made(
+    dgss: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fails(dgss("train", "tqdm-mini-camvid"), "--data DIR")
+    fails(dgss("train", "tqdm-mini-camvid", "--data", tmp_path), "train.txt")
+    fails(dgss("train", NAME, "targets=[camvid]"), "camvid needs a folder")
+    assert not list(tmp_path.iterdir())
+
+
+def test_usage_errors_keep_their_own_exit_code(dgss: Command) -> None:
+    assert dgss("train", "--stpes").exit_code == 2
+    assert dgss("trian").exit_code == 2
+
+
+def test_debug_shows_where_an_error_came_from(dgss: Command) -> None:
+    result = dgss("train", "nothing", "--debug")
+    assert result.exit_code == 1 and "no recipe is called" in str(result.exception)
+
+
+def test_a_dry_run_shows_origins_and_costs_and_writes_nothing(
+    dgss: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DGSS_CACHE", str(tmp_path / "cache"))
+    result = dgss("train", NAME, *TINY, "--dry-run")
+    assert result.exit_code == 0, result.output
+    rows = {line.split()[0]: line for line in result.stdout.splitlines() if line}
+    assert rows["training.batch_size"].endswith("1  (command line)")
+    assert rows["source"].endswith(f"streets-game  ({NAME})")
+    assert rows["training.optimizer.eps"].endswith("(default)")
+    for fact in ("parameters:", "memory:", "time:", "measured"):
+        assert fact in rows
+    assert not list(tmp_path.iterdir())
+    found = json.loads(dgss("train", NAME, *TINY, "--dry-run", "--json").stdout)
+    assert found["recipe"]["source"] == {"value": "streets-game", "origin": NAME}
+    assert 0 < found["estimate"]["trained"] < found["estimate"]["total"]
+
+
+def test_a_corrupt_checkpoint_gives_way_and_two_are_an_error(dgss: Command, cache: Path, tmp_path: Path) -> None:
+    run = ["train", *TINY, "training.steps=4", "--out", tmp_path / "run"]
+    assert dgss(*run).exit_code == 0
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "run" / "model.safetensors").rename(tmp_path / "whole" / "model.safetensors")
+    (tmp_path / "run" / "checkpoints" / "000004.safetensors").write_bytes(b"broken")
+    result = dgss(*run, "--resume")
+    assert result.exit_code == 0, result.output
+    assert "warning: checkpoint" in result.stdout and same_weights(tmp_path / "run", tmp_path / "whole")
+    (tmp_path / "run" / "model.safetensors").unlink()
+    for path in (tmp_path / "run" / "checkpoints").glob("*.safetensors"):
+        path.write_bytes(b"broken")
+    fails(dgss(*run, "--resume"), "no checkpoint in", "--out")
+
+
+def test_other_targets_on_a_finished_run_are_scored_anew(
+    dgss: Command, cache: Path, trained: Path, tmp_path: Path
+) -> None:
+    copied = tmp_path / "copy"
+    shutil.copytree(trained, copied)
+    result = dgss("train", "--resume", "--out", copied, "targets=[]", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["targets"] == {}
+    assert same_weights(copied, trained)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are sent another way there")
+def test_ctrl_c_saves_says_how_to_go_on_and_the_run_ends_as_if_never_stopped(
+    dgss: Command, cache: Path, tmp_path: Path
+) -> None:
+    run = ["train", *TINY, "training.steps=30", "training.threads=1", "targets=[]"]
+    command = [sys.executable, "-m", "dgss.cli", *run, "--out", "a run"]
+    begin = time.monotonic()
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("dgss train tqdm-mini-streets")
+    assert time.monotonic() - begin < 3
+    metrics = tmp_path / "a run" / "metrics.jsonl"
+    while not (metrics.exists() and metrics.read_text(encoding="utf-8").count("\n") >= 3) and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    assert "go on with: dgss train --resume --out 'a run'" in told and "Traceback" not in told
+    assert dgss("train", "--resume", "--out", tmp_path / "a run").exit_code == 0
+    assert dgss(*run, "--out", tmp_path / "whole").exit_code == 0
+    assert same_weights(tmp_path / "a run", tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("method.contexts=3", "has 4 tokens, but 3 contexts"),
+        ("method.contexts=70", "do not fit the text tower"),
+        ("tower.weights=imagenet", "which is not installed"),
+    ],
+)
+def test_a_model_that_cannot_be_built_is_told_before_anything_is_written(
+    override: str, reason: str, dgss: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DGSS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("dgss.towers.settings.util.find_spec", lambda _: None)
+    fails(dgss("train", *TINY, "method.mask_prior=none", override, "--out", tmp_path / "run"), reason)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_in_which_nothing_was_trained_takes_a_mended_recipe(
+    dgss: Command, cache: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.yaml").write_text("name: wrong\nmethod: {}\n", encoding="utf-8")
+    done = dgss("train", NAME, *TINY, "training.steps=1", "targets=[]", "--out", tmp_path / "run", "--resume")
+    assert done.exit_code == 0, done.output
+    changed = (*TINY, "training.steps=1", "targets=[]", "training.threads=2")
+    fails(dgss("train", NAME, *changed, "--out", tmp_path / "run", "--resume"), "training.threads was None, is 2")
+
+
+def test_a_run_that_failed_before_its_first_checkpoint_needs_no_resume(
+    dgss: Command, cache: Path, tmp_path: Path
+) -> None:
+    """What was wrong is mended, and the same command is typed again. A recipe that a person keeps there is no run."""
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "recipe.yaml").write_text("name: wrong\nmethod: {}\n", encoding="utf-8")
+    command = ("train", NAME, *TINY, "training.steps=1", "targets=[]", "--out", run)
+    fails(dgss(*command), "is not empty")
+    (run / ".lock").touch()
+    assert dgss(*command).exit_code == 0
+
+
+def test_scores_of_another_form_are_one_line(dgss: Command, trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "copy")
+    (tmp_path / "copy" / "report.json").write_text("[1]", encoding="utf-8")
+    fails(dgss("train", "--resume", "--out", tmp_path / "copy"), "report.json cannot be read")
+
+
+def test_any_other_failure_of_the_system_is_one_line(
+    dgss: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", "a place")
+
+    monkeypatch.setattr("dgss.recipes.schema.resolve", refuse)
+    fails(dgss("train", "--out", tmp_path / "run"), "a place: Permission denied")
+    result = dgss("train", "--out", tmp_path / "run", "--debug")
+    assert isinstance(result.exception, PermissionError)
+
+
+class Doubled(Mask2FormerSettings):
+    """A method from outside the package."""
+
+    times: int = 2
+
+
+def test_a_method_from_outside_is_resumed_and_loaded_with_its_recipe(cache: Path, tmp_path: Path) -> None:
+    overrides = [*TINY, "training.steps=1", "training.threads=1", "targets=[]"]
+    inside = Recipe.load("mask2former-mini-streets", overrides)
+    values = {name: getattr(inside, name) for name in Recipe.model_fields}
+    recipe = Recipe(**values | {"method": Doubled(**inside.method.model_dump() | {"times": 3})})
+    first = train(recipe, out=tmp_path / "run", progress=Progress(quiet=True))
+    (tmp_path / "run" / "report.json").unlink()
+    again = train(recipe, out=tmp_path / "run", resume=True, progress=Progress(quiet=True))
+    assert again.scores["source"] == first.scores["source"]
+    model = load_model(tmp_path / "run", "cpu", recipe=recipe)
+    assert model.recipe.method == recipe.method
+    with pytest.raises(RecipeError, match=r"method\.times = 3: unknown key"):
+        load_model(tmp_path / "run", "cpu")

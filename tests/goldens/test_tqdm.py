@@ -1,0 +1,288 @@
+"""tqdm from the taps of the towers to one optimizer step, against the reference program.
+
+The towers' answers are the recorded ones; everything behind them is ours, with weights from the reference's keys.
+Left to the towers' own tests: `reg.visual.loss` (the frozen tower's embedding), gradients of the towers and contexts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from load import Golden
+from torch import Tensor, nn
+
+from dgss.interfaces import Batch, Towers
+from dgss.losses import mask_losses as losses_module
+from dgss.losses.mask_losses import MaskLossSettings, mask_losses
+from dgss.losses.matching import fixed, mask_targets
+from dgss.methods.tqdm import Tqdm, TqdmPrediction, TqdmSettings
+from dgss.towers.text import ContextDecoderSettings
+from dgss.weights.reference import TQDM
+from tests.goldens.replay import RecordedDraws, RecordedText, RecordedTower, by_row, space, tensor
+
+pytestmark = pytest.mark.golden("tqdm-clip", "tqdm-eva")
+
+TOWERS = ("backbone", "text_encoder", "reg_E0", "contexts")
+"""Modules whose gradients run through towers that are played back here."""
+
+
+def settings_of(golden: Golden) -> TqdmSettings:
+    head, looks = golden.config["decode_head"], golden.config["context_decoder"]
+    pixel, train = head["pixel_decoder"], head["train_cfg"]
+    shapes = golden.meta["models"]["model"]["state_dict"]
+    first = "layers.0.ffns.0.layers.0.0.weight"
+    layer = pixel["encoder"]["transformerlayers"]["attn_cfgs"][0]
+    return TqdmSettings(
+        width=head["feat_channels"],
+        heads=layer["num_heads"],
+        pixel_layers=pixel["encoder"]["num_layers"],
+        decoder_layers=head["transformer_decoder"]["num_layers"],
+        # the configuration states the inner width twice; the weights say which one the program took
+        pixel_ffn=shapes[f"decode_head.pixel_decoder.encoder.{first}"][0],
+        decoder_ffn=shapes[f"decode_head.transformer_decoder.{first}"][0],
+        points_per_head=layer["num_points"],
+        norm_groups=pixel["norm_cfg"]["num_groups"],
+        contexts=shapes["contexts"][1],
+        context_decoder=ContextDecoderSettings(
+            width=looks["transformer_width"],
+            heads=looks["transformer_heads"],
+            layers=looks["transformer_layers"],
+            dropout=looks["dropout"],
+            gamma="reference",
+        ),
+        mask_losses=MaskLossSettings(
+            class_weight=head["loss_cls"]["loss_weight"],
+            mask_weight=head["loss_mask"]["loss_weight"],
+            dice_weight=head["loss_dice"]["loss_weight"],
+            no_object=head["loss_cls"]["class_weight"][-1],
+            points=train["num_points"],
+            oversample=train["oversample_ratio"],
+            importance=train["importance_sample_ratio"],
+        ),
+        vision_weight=0.0,
+        pixel_mean="all",
+    )
+
+
+def build(golden: Golden) -> Tqdm:
+    taps = [tensor(golden, f"tap{i}") for i in range(4)]
+    pooled = tensor(golden, "global_embedding")[:, 0]
+    image = RecordedTower(taps, pooled, tensor(golden, "visual_embedding"))
+    token_width = golden.meta["models"]["model"]["state_dict"]["contexts"][2]
+    fixed_text = tensor(golden, "text_frozen")
+    text = RecordedText(tensor(golden, "text_raw").view_as(fixed_text), fixed_text, token_width)
+    labels = space(golden.meta["extra"]["class_names"])
+    model = settings_of(golden).build(Towers(image, text), labels, torch.Generator())
+    state = {key: torch.from_numpy(np.array(value)) for key, value in golden.state_dict().items()}
+    model.load_state_dict(TQDM.translate(state), strict=True)
+    return model
+
+
+def batch_of(golden: Golden) -> Batch:
+    labels = torch.from_numpy(golden.input("labels"))
+    images = torch.from_numpy(golden.input("image"))
+    return Batch(images, labels, torch.ones_like(labels, dtype=torch.bool), torch.arange(len(labels)))
+
+
+def recorded(golden: Golden) -> RecordedDraws:
+    """The draws of all predictions; those for matching are passed over, for fixed matching needs none."""
+    counts = golden.meta["extra"]["draws"]["n_pos_per_image"]
+    names = [name for name, spec in golden.meta["arrays"].items() if spec.get("role") == "draw"]
+    names.sort(key=lambda name: int(name.removeprefix("draw")))
+    draws = RecordedDraws(len(counts))
+    for start in range(0, len(names), len(counts) + 2):
+        for name in names[start + len(counts) : start + len(counts) + 2]:
+            draws.add(tensor(golden, name), counts)
+    return draws
+
+
+def kept(stages: dict[str, Tensor], name: str) -> Callable[[Any, Any, Tensor], None]:
+    def hook(module: Any, inputs: Any, output: Tensor) -> None:
+        stages[name] = output
+
+    return hook
+
+
+@pytest.fixture(scope="module")
+def stages(golden: Golden) -> dict[str, Tensor]:
+    """Every stage in eval mode, by its name in the golden."""
+    model, found = build(golden).eval(), dict[str, Tensor]()
+    for prefix, layers in (("pd", model.pixel_decoder.layers), ("dec", model.mask_decoder.layers)):
+        for i, layer in enumerate(layers):
+            layer.register_forward_hook(kept(found, f"{prefix}_layer{i}"))
+    assert isinstance(model.query_projection, nn.Module)
+    model.query_projection.register_forward_hook(kept(found, "queries0"))
+    memory: list[Any] = []
+    model.pixel_decoder.register_forward_hook(lambda *answer: memory.append(answer[2]))
+    images = batch_of(golden).images
+    with torch.no_grad():
+        prediction = model(images)
+        low, full = (prediction.scores(size) for size in (prediction.mask_logits[-1].shape[2:], images.shape[2:]))
+    found |= {f"pyramid{i}": level for i, level in enumerate(prediction.features.levels)}
+    found |= {f"pd_out{i}": m for i, m in enumerate(memory[0].memories)} | {"mask_features": memory[0].mask_features}
+    found |= {f"cls{i}": logits for i, logits in enumerate(prediction.class_logits)}
+    found |= {f"mask{i}": logits for i, logits in enumerate(prediction.mask_logits)}
+    found |= {"text_embedding": prediction.text, "score_map": prediction.score_map}
+    found |= {"semantic_low": low, "argmax": full.argmax(1)}
+    for b, scores in enumerate(full):
+        found |= {f"semantic_full{b}": scores, f"semantic_full{b}_class_mean": scores.mean((1, 2))}
+    return found
+
+
+def test_every_stage_meets_the_reference(golden: Golden, stages: dict[str, Tensor]) -> None:
+    later = ("loss_values", "bn_", "grad", "step", "tap", "global_", "visual_", "text_raw", "text_frozen")
+    names = [name for name in golden.names() if not name.startswith(later)]
+    assert len(names) > 20
+    for name in names:
+        golden.check(name, stages[name].numpy())
+
+
+@pytest.fixture(scope="module")
+def trained(golden: Golden) -> tuple[Tqdm, dict[str, float], list[np.ndarray], dict[str, float]]:
+    """One training step's model with gradients, its losses by the reference's names, its points, its own losses."""
+    model, batch, draws, points = build(golden).train(), batch_of(golden), recorded(golden), []
+    choose = losses_module.choose_points
+
+    def choosing(*arguments: Any) -> Tensor:
+        points.append(choose(*arguments))
+        return points[-1]
+
+    prediction = model(batch.images)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(losses_module, "choose_points", choosing)
+        own = model.losses(prediction, batch, draws)
+    draws.assert_used()
+    torch.stack(list(own.values())).sum().backward()
+    values = {name: float(value.detach()) for name, value in own.items()}
+    return model, per_layer(golden, model, prediction, batch), [by_row(p) for p in points], values
+
+
+def per_layer(golden: Golden, model: Tqdm, prediction: TqdmPrediction, batch: Batch) -> dict[str, float]:
+    """Every loss under the reference's name."""
+    targets = mask_targets(batch.labels, len(model.labels))
+    with torch.no_grad():
+        terms = mask_losses(prediction, targets, fixed, model.settings.mask_losses, recorded(golden))
+        found = {
+            "reg.textual.loss": float(model.language_loss(prediction.text)),
+            "scr_map.loss_seg": float(model.pixel_loss(prediction.score_map, batch.labels)),
+        }
+    for i, layer in enumerate(terms):
+        prefix = "decode." if i == len(terms) - 1 else f"decode.d{i}."
+        found |= {f"{prefix}loss_{short}": float(layer[name]) for name, short in
+                  (("class", "cls"), ("mask", "mask"), ("dice", "dice"))}  # fmt: skip
+    return found
+
+
+def checked(golden: Golden, name: str, rows: list[str], found: dict[str, float]) -> None:
+    """Compares the rows that were computed; the golden's own value stands for those left to the towers."""
+    want = golden.array(name)
+    values = [found.get(row, want[i]) for i, row in enumerate(rows)]
+    golden.check(name, np.asarray(values))
+
+
+def test_losses_meet_the_reference(golden: Golden, trained: Any) -> None:
+    _, found, _, own = trained
+    rows = golden.meta["extra"]["loss_names"]
+    assert set(rows) - set(found) == {"reg.visual.loss", "scr_map.acc_seg", "loss"}
+    visual = golden.meta["extra"]["losses"]["reg.visual.loss"]
+    checked(golden, "loss_values", rows, found | {"loss": sum(own.values()) + visual})
+
+
+def test_points_meet_the_reference(golden: Golden, trained: Any) -> None:
+    points = trained[2]
+    assert points
+    for i, chosen in enumerate(points):
+        np.testing.assert_allclose(chosen, by_row(golden.array(f"points{i}")), atol=1e-6, rtol=0)
+
+
+def test_running_statistics_meet_the_reference(golden: Golden, trained: Any) -> None:
+    norm = trained[0].tower.pyramid.up4[1]
+    golden.check("bn_running_mean", norm.running_mean.numpy())
+    golden.check("bn_running_var", norm.running_var.numpy())
+
+
+def ours_by_theirs(golden: Golden, model: Tqdm) -> dict[str, nn.Parameter]:
+    """Our parameters that do not need a tower, under the reference's names."""
+    named = dict(model.named_parameters())
+    keys = golden.meta["models"]["model"]["state_dict"]
+    pairs = {key: TQDM.name(key) for key in keys if key != "contexts"}
+    return {key: named[name] for key, name in pairs.items() if name in named}
+
+
+def test_gradients_meet_the_reference(golden: Golden, trained: Any) -> None:
+    parameters = ours_by_theirs(golden, trained[0])
+    gradients = {key: p.grad for key, p in parameters.items() if p.grad is not None}
+    compared = [name for name in golden.names("grad:") if name != "grad:contexts"]
+    assert compared
+    for name in compared:
+        golden.check(name, gradients[name.removeprefix("grad:")].numpy())
+    norms = {key: float(gradient.double().norm()) for key, gradient in gradients.items()}
+    rows = golden.meta["extra"]["grad_norm_param_names"]
+    assert {row for row in rows if row not in norms} == {row for row in rows if left_out(row)}
+    checked(golden, "grad_norm_param_values", rows, norms)
+    modules = golden.meta["extra"]["grad_norm_module_names"]
+    sums = {module: norm_of(gradients, module) for module in modules if module not in TOWERS}
+    assert len(sums) == len(modules) - len(TOWERS)
+    checked(golden, "grad_norm_module_values", modules, sums)
+
+
+def left_out(key: str) -> bool:
+    return key.startswith(TOWERS) and not key.startswith("backbone.fpn")
+
+
+def norm_of(gradients: dict[str, Tensor], module: str) -> float:
+    inside = [g for key, g in gradients.items() if key == module or key.startswith(f"{module}.")]
+    return float(torch.stack([g.double().square().sum() for g in inside]).sum().sqrt())
+
+
+def test_one_optimizer_step_meets_the_reference(golden: Golden, trained: Any) -> None:
+    model, step = trained[0], golden.meta["extra"]["optimizer_step"]
+    parameters = ours_by_theirs(golden, model)
+    before = {key: p.detach().clone() for key, p in parameters.items()}
+    groups = [
+        {
+            "params": [p for _, p in group.parameters],
+            "lr": step["lr"] * group.lr_scale,
+            "weight_decay": step["weight_decay"] * group.decay_scale,
+        }
+        for group in model.parameter_groups()
+    ]
+    torch.optim.AdamW(groups, betas=tuple(step["betas"]), eps=step["eps"]).step()
+    names = [name for name in golden.names("step:") if not left_out(name.removeprefix("step:"))]
+    assert names
+    for name in names:
+        golden.check(name, parameters[name.removeprefix("step:")].detach().numpy())
+    rows, want = golden.meta["extra"]["step_names"], golden.array("step_checksums").copy()
+    for i, key in enumerate(rows):
+        if key in parameters:
+            change = parameters[key].detach().double() - before[key].double()
+            want[i] = [parameters[key].detach().double().sum(), change.sum(), change.abs().sum()]
+    golden.check("step_checksums", want)
+    with torch.no_grad():
+        for key, value in before.items():
+            parameters[key].copy_(value)
+
+
+def test_rates_and_decays_are_the_published_ones(golden: Golden) -> None:
+    tables = {name: table for name, table in golden.meta["extra"].items() if name.startswith("optimizer_published_")}
+    assert tables
+    for name, table in tables.items():
+        values = table["values"]
+        model = build(golden)
+        # the Cityscapes recipe alone spares the embeddings
+        model.settings = model.settings.model_copy(update={"embedding_decay": not name.endswith("city")})
+        ours = rates(model, *values["contexts"][:2])
+        theirs = {key: row[:2] for key, row in values.items() if not left_out(key) or key == "contexts"}
+        assert {TQDM.name(key) for key in theirs} == set(ours), "each of our parameters has its row"
+        for key, row in theirs.items():
+            assert ours[str(TQDM.name(key))] == pytest.approx(row, rel=1e-6), f"{name}: {key}"
+
+
+def rates(model: Tqdm, rate: float, decay: float) -> dict[str, list[float]]:
+    """Learning rate and decay of every parameter that trains."""
+    groups = model.parameter_groups()
+    return {name: [rate * g.lr_scale, decay * g.decay_scale] for g in groups for name, _ in g.parameters}

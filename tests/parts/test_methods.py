@@ -1,0 +1,254 @@
+"""The methods' own switches; what holds for every method stands in tests/laws."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor
+
+from dgss.errors import RecipeError
+from dgss.interfaces import Batch, SampleGenerator, Towers
+from dgss.labels import label_space
+from dgss.losses.mask_losses import MaskLossSettings
+from dgss.methods import MethodSettings
+from dgss.methods.mask2former import Mask2Former, Mask2FormerSettings
+from dgss.methods.tqdm import Tqdm, TqdmSettings
+from dgss.towers.text import ContextDecoderSettings
+from tests.parts.tiny import TinyTextTower, tiny_batch, tiny_towers
+
+SMALL: dict[str, Any] = {
+    "width": 16,
+    "heads": 2,
+    "pixel_layers": 1,
+    "decoder_layers": 3,
+    "pixel_ffn": 24,
+    "decoder_ffn": 24,
+    "norm_groups": 4,
+    "mask_losses": MaskLossSettings(points=64),
+}
+LOOKS = ContextDecoderSettings(width=16, heads=2, layers=1, dropout=0.0, gamma=0.1)
+CITY = label_space("cityscapes19")
+
+
+def tqdm(towers: Towers | None = None, teacher: bool = True, **changes: Any) -> Tqdm:
+    settings = TqdmSettings(**SMALL | {"contexts": 2, "context_decoder": LOOKS} | changes)
+    return settings.build(towers or tiny_towers(), CITY, torch.Generator().manual_seed(0), teacher)
+
+
+def mask2former(**changes: Any) -> Mask2Former:
+    settings = Mask2FormerSettings(**SMALL | {"queries": 21} | changes)
+    return settings.build(tiny_towers(text=False), CITY, torch.Generator().manual_seed(0))
+
+
+def losses(method: Tqdm | Mask2Former, batch: Batch, seed: int = 0) -> dict[str, Tensor]:
+    return method.losses(method(batch.images, batch.valid), batch, SampleGenerator(seed, batch.numbers))
+
+
+MASK_TERMS = {name + end for name in ("class", "mask", "dice") for end in ("", ".earlier")}
+
+
+def test_settings_are_found_by_name_and_typos_are_not_swallowed() -> None:
+    adapter = TypeAdapter(MethodSettings)
+    assert isinstance(adapter.validate_python({"name": "tqdm", "width": 96}), TqdmSettings)
+    assert isinstance(adapter.validate_python({"name": "mask2former"}), Mask2FormerSettings)
+    for wrong in ({"name": "tqdm", "widht": 96}, {"name": "mask2fromer"}, {"name": "tqdm", "template": "no place"}):
+        with pytest.raises(ValidationError):
+            adapter.validate_python(wrong)
+
+
+def test_all_terms_of_tqdm_by_name_and_a_weight_of_zero_leaves_each_out() -> None:
+    """Law 9. Broken by computing a term and multiplying it by 0."""
+    own = {"language", "vision_language", "vision"}
+    assert set(losses(tqdm(), tiny_batch())) == MASK_TERMS | own
+    for name in own:
+        model = tqdm(**{f"{name}_weight": 0.0})
+        assert set(losses(model, tiny_batch())) == MASK_TERMS | own - {name}
+    assert tqdm(vision_weight=0.0).teacher is None and tqdm(teacher=False).teacher is None
+
+
+def test_weights_scale_their_terms() -> None:
+    names = {"language": "language_weight", "vision_language": "vision_language_weight", "vision": "vision_weight"}
+    model, other = tqdm(), tqdm(**dict.fromkeys(names.values(), 3.0))
+    with torch.no_grad():
+        for part in (model, other):
+            part.tower.projection.weight += 0.1  # away from the frozen copy
+    once, thrice = losses(model, tiny_batch()), losses(other, tiny_batch())
+    for name in names:
+        assert once[name] > 0
+        torch.testing.assert_close(3 * once[name], thrice[name])
+
+
+@pytest.mark.parametrize(
+    ("changes", "absent"),
+    [
+        ({"contexts": 0}, "prompts.contexts"),
+        ({"context_decoder": None}, "context_decoder"),
+        ({"text_queries": False}, "query_projection"),
+        ({"text_attention": False}, "text_attention"),
+    ],
+    ids=str,
+)
+def test_each_part_can_be_left_out(changes: dict[str, Any], absent: str) -> None:
+    """A part that is off has no parameters, and what stays still learns."""
+    batch = tiny_batch()
+    model, whole = tqdm(**changes), tqdm()
+    assert any(absent in name for name, _ in whole.named_parameters())
+    assert not any(absent in name for name, _ in model.named_parameters())
+    torch.stack(list(losses(model.train(), batch).values())).sum().backward()
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+
+
+def test_without_any_use_of_the_text_the_settings_are_refused() -> None:
+    with pytest.raises(ValidationError, match="choose the method mask2former"):
+        TqdmSettings(text_queries=False, text_attention=False, vision_language_weight=0.0)
+
+
+def test_towers_that_cannot_serve_are_refused() -> None:
+    with pytest.raises(RecipeError, match="text partner"):
+        tqdm(tiny_towers(text=False))
+    towers = tiny_towers()
+    towers.image.temperature = None
+    with pytest.raises(RecipeError, match="temperature"):
+        tqdm(towers, mask_prior="score_map")
+
+
+def test_fixed_prompts_are_encoded_once_for_any_number_of_images() -> None:
+    """Law 22."""
+    model = tqdm(contexts=0, context_decoder=None).eval()
+    assert isinstance(model.text, TinyTextTower)
+    with torch.no_grad():
+        first = model(tiny_batch().images)
+        model(tiny_batch(seed=1).images)
+    losses(model, tiny_batch())
+    assert model.text.calls == 1
+    torch.testing.assert_close(first.text.norm(dim=2), torch.ones(2, 19))
+
+
+@pytest.mark.parametrize("dense_level", [0, 1])
+def test_a_prior_is_the_first_mask_of_an_untrained_decoder(dense_level: int) -> None:
+    """Ours: logit(p_k), p = softmax over the classes of s cos(pixel, T_k), in every prediction."""
+    model = tqdm(tiny_towers(dense_level=dense_level), mask_prior="score_map").eval()
+    with torch.no_grad():
+        prediction = model(tiny_batch((64, 96)).images)
+        dense = prediction.features.dense
+        cosines = torch.nn.functional.cosine_similarity(prediction.text[..., None, None], dense[:, None], 2)
+        share = (8.0 * cosines).softmax(1)  # the stand-in's temperature
+    size = prediction.mask_logits[0].shape[2:]
+    wanted = torch.nn.functional.interpolate((share / (1 - share)).log(), size, mode="bilinear", align_corners=False)
+    for masks in prediction.mask_logits:
+        torch.testing.assert_close(masks, wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_a_prior_stays_finite_where_the_tower_is_sure() -> None:
+    towers = tiny_towers()
+    towers.image.temperature = 1e6
+    model = tqdm(towers, mask_prior="score_map")
+    batch = tiny_batch()
+    assert all(torch.isfinite(masks).all() for masks in model(batch.images).mask_logits)
+    torch.stack(list(losses(model, batch).values())).sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_the_pixel_loss_ignores_pixels_and_divides_as_told() -> None:
+    """Law 17: what is said under 255 changes nothing; `all` divides by these pixels too, as the program does."""
+    ours, theirs = tqdm(), tqdm(pixel_mean="all")
+    labels = torch.zeros(1, 8, 8, dtype=torch.long)
+    labels[:, :, 4:] = 255
+    scores = torch.randn(1, 19, 8, 8)
+    other = scores.clone()
+    other[..., 4:] = torch.randn(1, 19, 8, 4)
+    assert ours.pixel_loss(scores, labels) == ours.pixel_loss(other, labels)
+    torch.testing.assert_close(ours.pixel_loss(scores, labels), 2 * theirs.pixel_loss(scores, labels))
+    assert ours.pixel_loss(scores, torch.full_like(labels, 255)) == 0
+
+
+def test_the_language_loss_is_least_at_the_frozen_embeddings() -> None:
+    model = tqdm()
+    frozen = model.fixed_prompts()
+    there = model.language_loss(3.0 * frozen.expand(2, -1, -1))
+    cosines = frozen @ frozen.T
+    torch.testing.assert_close(there, (cosines.logsumexp(1) - cosines.diagonal()).mean())
+    assert model.language_loss(frozen.flip(0)[None]) > there
+
+
+def test_the_frozen_copy_keeps_the_first_embedding() -> None:
+    """L_reg^V is 0 before the first step; then it counts the distance from the start, not from the last step."""
+    model, batch = tqdm().train(), tiny_batch()
+    assert losses(model, batch)["vision"] == 0
+    before = model.tower(batch.images).pooled
+    with torch.no_grad():
+        model.tower.projection.bias += 0.5
+    torch.testing.assert_close(
+        losses(model, batch)["vision"], (before - model.tower(batch.images).pooled).square().mean()
+    )
+
+
+def test_the_text_tower_stays_in_eval_mode() -> None:
+    model = tqdm().train()
+    assert model.training and model.tower.training and not model.text.training
+
+
+def test_scores_are_enlarged_after_the_sum_over_queries() -> None:
+    prediction = tqdm().eval()(tiny_batch().images)
+    assert not prediction.resize_first and mask2former()(tiny_batch().images).resize_first
+    whole = replace(prediction, resize_first=True).scores((32, 48))
+    assert not torch.equal(whole, prediction.scores((32, 48)))
+
+
+def test_parameter_groups_of_tqdm_follow_the_published_rule() -> None:
+    groups = {name: group for group in tqdm(tower_lr_scale=0.3).parameter_groups() for name, _ in group.parameters}
+    wanted = {
+        "tower.stem.weight": (0.3, 1.0),
+        "prompts.contexts": (1.0, 1.0),
+        "context_decoder.layers.0.norm1.weight": (1.0, 0.0),
+        "context_decoder.memory_projection.0.weight": (1.0, 1.0),
+        "pixel_decoder.layers.0.norm_text.bias": (1.0, 0.0),
+        "pixel_decoder.lateral.1.weight": (1.0, 1.0),
+        "mask_decoder.post_norm.weight": (1.0, 0.0),
+        "query_positions": (1.0, 1.0),
+    }
+    assert {name: (groups[name].lr_scale, groups[name].decay_scale) for name in wanted} == wanted
+    spared = {g.name: g for g in tqdm(embedding_decay=False).parameter_groups()}["embedding"]
+    assert [name for name, _ in spared.parameters] == ["query_positions", "mask_decoder.level_embed"]
+    assert spared.decay_scale == 0.0
+
+
+def test_parameter_groups_of_mask2former_spare_norms_and_embeddings() -> None:
+    groups = {g.name: {name for name, _ in g.parameters} for g in mask2former().parameter_groups()}
+    spared = groups["undecayed"]
+    assert {"query_content", "query_positions", "mask_decoder.level_embed", "pixel_decoder.lateral.1.weight"} <= spared
+    assert "pixel_decoder.level_encoding" in groups["head"] and "tower.stem.weight" in groups["tower"]
+
+
+def test_losses_of_mask2former_do_not_depend_on_the_order_of_its_queries() -> None:
+    """Law 3. Broken by matching queries by their place."""
+    model, batch = mask2former().eval(), tiny_batch()
+    before, scores = losses(model, batch), model(batch.images).scores((32, 48))
+    order = torch.randperm(21)
+    with torch.no_grad():
+        model.query_content.copy_(model.query_content[order])
+        model.query_positions.copy_(model.query_positions[order])
+    for name, value in losses(model, batch).items():
+        torch.testing.assert_close(value, before[name], atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(model(batch.images).scores((32, 48)), scores, atol=1e-4, rtol=1e-4)
+
+
+def test_mask2former_needs_no_text() -> None:
+    assert set(losses(mask2former(), tiny_batch())) == MASK_TERMS
+
+
+def test_both_methods_build_on_the_meta_device() -> None:
+    with torch.device("meta"):
+        sizes = [sum(p.numel() for p in build().parameters()) for build in (tqdm, mask2former)]
+    assert sizes == [sum(p.numel() for p in build().parameters()) for build in (tqdm, mask2former)]
+
+
+def test_a_frozen_tower_needs_no_copy_that_holds_it() -> None:
+    towers = tiny_towers()
+    towers.image.requires_grad_(False)
+    model = tqdm(towers)
+    assert model.teacher is None and "vision" not in losses(model, tiny_batch())
