@@ -54,6 +54,7 @@ def test_scores_by_class(golden: Golden, program: str, case: str) -> None:  # mu
         "Precision": found.precision(),
         "summary.mIoU": 100 * found.miou(),
         "summary.aAcc": 100 * found.pixel_accuracy(),
+        "summary.mAcc": 100 * found.mean_recall(),
     }
     compare(golden, {f"{case}.{program}.{name}": value for name, value in values.items()})
 

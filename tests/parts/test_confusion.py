@@ -65,6 +65,7 @@ def test_what_is_predicted_under_ignored_pixels_counts_for_nothing() -> None:  #
     np.testing.assert_array_equal(counted((label, prediction)).matrix, counted((label, other)).matrix)
     nothing = counted((np.full_like(label, 255), prediction))
     assert nothing.matrix.sum() == 0 and np.isnan(nothing.miou()) and np.isnan(nothing.pixel_accuracy())
+    assert np.isnan(nothing.mean_recall())
 
 
 def test_a_class_that_nobody_has_is_left_out() -> None:  # mutation: mean over zeros
@@ -73,6 +74,12 @@ def test_a_class_that_nobody_has_is_left_out() -> None:  # mutation: mean over z
     np.testing.assert_array_equal(confusion.iou(), [1, 0.5, 0, np.nan, np.nan])
     assert confusion.miou() == 0.5, "2 is predicted and counts 0, 3 and 4 are left out"
     assert confusion.miou(present_only=True) == 0.75
+
+
+def test_accuracies_are_over_what_is_labelled() -> None:  # mutation: a class that is only predicted counts 0
+    confusion = counted((np.array([[0, 0, 0, 1]]), np.array([[0, 0, 2, 2]])))
+    np.testing.assert_array_equal(confusion.recall(), [2 / 3, 0, np.nan, np.nan, np.nan])
+    assert confusion.mean_recall() == pytest.approx(1 / 3) and confusion.pixel_accuracy() == 0.5
 
 
 @pytest.mark.parametrize(("place", "value"), [("label", 5), ("label", 254), ("prediction", 5), ("prediction", 255)])

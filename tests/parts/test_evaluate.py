@@ -50,14 +50,14 @@ def test_every_second_row_and_column_is_scored(tmp_path: Path) -> None:  # mutat
         Image.fromarray(label).save(pair.label)
     result = evaluate_domain(model(), data, protocol("drawn"))
     assert result.miou == 100 and result.confusion.matrix.sum() == 5 * 16 * 32
-    whole = Protocol("whole", "", {"streets-*": View()})
+    whole = Protocol("whole", {"streets-*": View()})
     assert evaluate_domain(model(), Dataset(data.domain, tmp_path, "val"), whole).miou < 60
 
 
 def test_19_classes_fold_into_11_after_the_arg_max(tmp_path: Path) -> None:  # mutation: fold left out, or labels folded
     write_camvid(tmp_path)
     data = Dataset(domain("camvid"), tmp_path, "test")
-    plain = Protocol("plain", "", {"camvid": View(split="test")})
+    plain = Protocol("plain", {"camvid": View(split="test")})
     result = evaluate_domain(model(), data, plain)
     assert result.miou > 97 and result.labels is CAMVID and result.confusion.matrix.shape == (11, 11)
     scrambled = evaluate_domain(model(), data, plain, fold=CITY.fold(CAMVID)[(np.arange(256) + 1) % 19])
@@ -130,3 +130,17 @@ def test_a_score_carries_the_size_it_was_made_at(tmp_path: Path) -> None:  # mut
     rule = protocol("drawn")
     assert rule.scored_as("streets-game", (128, 256)) == rule.scored_as("camvid", (144, 192)) == "drawn"
     assert rule.scored_as("streets-game", None) == "drawn-mixed"
+
+
+def test_a_score_says_in_words_how_it_was_made(tmp_path: Path) -> None:  # mutation: windows or flips untold
+    rule = protocol("drawn")
+    assert rule.view("streets-fog").words == (
+        "images of the val split at their own size, every second row and column counted"
+    )
+    assert rule.view("camvid").words == "images of the test split resized to 192x144, every pixel counted"
+    assert View(stride=8).words.endswith("every 8th row and column counted")
+    data = streets(tmp_path)
+    plain = evaluate_domain(model(), data, rule).how
+    assert plain == rule.view("streets-game").words
+    told = evaluate_domain(model(window=(16, 32), flip=True), data, rule).how
+    assert told == f"{plain}, in windows of 32x16, averaged with the mirrored image"

@@ -63,13 +63,18 @@ class Confusion:
         hit, labelled, _ = self._sums()
         return _share(hit, labelled)
 
+    def mean_recall(self) -> float:
+        """Mean of `recall` over the classes that are labelled; the field's "mAcc"."""
+        recall = self.recall()
+        return float(np.nanmean(recall)) if not np.isnan(recall).all() else float("nan")
+
     def precision(self) -> Shares:
         """Share of a class's predicted pixels that are right, (K,)."""
         hit, _, predicted = self._sums()
         return _share(hit, predicted)
 
     def pixel_accuracy(self) -> float:
-        """Share of all labelled pixels that are right."""
+        """Share of all labelled pixels that are right; the field's "aAcc"."""
         return float(_share(np.trace(self.matrix)[None], self.matrix.sum()[None])[0])
 
     def _sums(self) -> tuple[Counts, Counts, Counts]:

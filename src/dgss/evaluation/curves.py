@@ -41,7 +41,7 @@ def training_curves(history: Sequence[Mapping[str, Any]]) -> str:
     series = {name: [(row["step"], row[name]) for row in rows if name in row and "step" in row] for name in names}
     series = {name: points for name, points in series.items() if len(points) > 1}
     if not series:
-        return '<p class="quiet">No training was logged for this report.</p>'
+        return ""
     order = sorted(series, key=lambda name: name != "loss")
     charts = (_chart(name, series[name], wide=name == "loss") for name in order)
     return f'<div class="charts">{"".join(charts)}</div>'

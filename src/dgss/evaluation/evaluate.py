@@ -14,6 +14,7 @@ from dgss.evaluation.confusion import Confusion
 from dgss.evaluation.panels import Panel
 from dgss.evaluation.protocols import Protocol, View
 from dgss.inference.predictor import Model
+from dgss.inference.windows import InferenceSettings
 from dgss.labels import LabelMap, LabelSpace
 
 _AT_ONCE = 4  # images of one size through the model together
@@ -32,7 +33,8 @@ class DomainResult:
 
     name, split, images: what was scored, how many images. confusion: the counts. labels: the classes of its rows.
     panels: a few images with truth and prediction. size: (H, W) of all images as scored, None where they differ.
-    rule: the protocol's name, with the size where that is not the protocol's own: `drawn-128x64`.
+    rule: the protocol's name, with the size where that is not the protocol's own: `drawn-128x64`. how: in words, which
+    images were looked at in what way and which pixels count.
     """
 
     name: str
@@ -43,6 +45,7 @@ class DomainResult:
     panels: tuple[Panel, ...] = ()
     size: tuple[int, int] | None = None
     rule: str = ""
+    how: str = ""
 
     @property
     def miou(self) -> float:
@@ -73,8 +76,7 @@ def evaluate_domain(
     """
     view, total = protocol.view(dataset.domain.name), len(dataset)
     fold = model.labels.fold(dataset.labels) if fold is None else fold
-    examples = min(panels, total)
-    shown = {(2 * place + 1) * total // (2 * examples) for place in range(examples)}
+    shown = _spread(min(panels, total), total)
     confusion, kept, done = Confusion(dataset.labels), [], 0
     sizes: set[tuple[int, int]] = set()
     scored = slice(None, None, view.stride), slice(None, None, view.stride)
@@ -89,8 +91,28 @@ def evaluate_domain(
             if on_image is not None:
                 on_image(done, total)
     size = sizes.pop() if len(sizes) == 1 else None
-    rule = protocol.scored_as(dataset.domain.name, size)
-    return DomainResult(dataset.domain.name, dataset.split, total, confusion, dataset.labels, tuple(kept), size, rule)
+    return DomainResult(
+        name=dataset.domain.name,
+        split=dataset.split,
+        images=total,
+        confusion=confusion,
+        labels=dataset.labels,
+        panels=tuple(kept),
+        size=size,
+        rule=protocol.scored_as(dataset.domain.name, size),
+        how=view.words + _looks(model.settings),
+    )
+
+
+def _spread(examples: int, total: int) -> set[int]:
+    """So many of `total` places, each in the middle of its share."""
+    return {(2 * place + 1) * total // (2 * examples) for place in range(examples)}
+
+
+def _looks(settings: InferenceSettings) -> str:
+    """What a model does beyond one look at the whole image, in words: protocols leave that to the recipe."""
+    windows = f", in windows of {settings.window[1]}x{settings.window[0]}" if settings.window else ""
+    return windows + (", averaged with the mirrored image" if settings.flip else "")
 
 
 def _label(model: Model, images: list[Picture]) -> LabelMap:

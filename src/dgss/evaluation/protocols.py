@@ -21,13 +21,19 @@ class View:
     stride: int = 1
     usual: tuple[int, int] | None = None
 
+    @property
+    def words(self) -> str:
+        """The rule as a reader must know it, without the name of the domain."""
+        seen = f"resized to {self.size[1]}x{self.size[0]}" if self.size else "at their own size"
+        nth = {1: "pixel", 2: "second row and column"}.get(self.stride, f"{self.stride}th row and column")
+        return f"images of the {self.split} split {seen}, every {nth} counted"
+
 
 @dataclass(frozen=True)
 class Protocol:
     """A named rule. views: by domain; a name ending in `*` stands for all that begin so."""
 
     name: str
-    summary: str
     views: dict[str, View] = field(hash=False)
 
     def view(self, domain: str) -> View:
@@ -48,7 +54,6 @@ class Protocol:
 PROTOCOLS: dict[str, Protocol] = {
     "drawn": Protocol(
         name="drawn",
-        summary="drawn streets of 256x128, every second row and column scored; CamVid's test frames at 192x144",
         views={
             "streets-*": View(split="val", stride=2, usual=(128, 256)),
             "camvid": View(split="test", size=(144, 192)),

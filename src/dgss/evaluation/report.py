@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -63,25 +64,40 @@ class Report:
     @property
     def mean(self) -> float | None:
         """Mean of the targets' mIoU, from unrounded values."""
-        scores = self._target_scores()
+        scores = self.target_scores
         return sum(scores) / len(scores) if scores else None
 
     @property
     def rpd(self) -> float | None:
         """Relative performance under domain shift; see `relative_performance`."""
-        return relative_performance(self.source.miou if self.source else None, self._target_scores())
+        return relative_performance(_defined(self.source.miou) if self.source else None, self.target_scores)
+
+    @property
+    def scoring(self) -> str:
+        """How the numbers were made, in words: domains that were scored alike are told together."""
+        alike: dict[str, list[str]] = {}
+        for result in self.results:
+            alike.setdefault(result.how, []).append(result.name)
+        if len(alike) < 2:
+            return "".join(alike)
+        *few, (most, names) = sorted(alike.items(), key=lambda group: len(group[1]))
+        rest = ", ".join(names) if len(names) < 4 else "all others"
+        return "; ".join([*(f"{how} ({', '.join(names)})" for how, names in few), f"{most} ({rest})"])
 
     def table(self) -> str:
         """The scores as aligned plain text."""
-        width = max(len(name) for name in [*self.miou, "mean of targets"])
-        lines = [f"{'domain':<{width}}  images   mIoU %"]
+        rows = [("domain", "images", "size", "mIoU %", "")]
         for result in self.results:
-            mark = "  source" if result is self.source else ""
-            lines.append(f"{result.name:<{width}}  {result.images:>6}  {_number(result.miou):>7}{mark}")
-        lines.append(f"{'mean of targets':<{width}}  {'':>6}  {_number(self.mean):>7}")
-        lines.append(f"{'rPD':<{width}}  {'':>6}  {_number(self.rpd):>7}")
+            mark = "source" if result is self.source else ""
+            rows.append((result.name, str(result.images), _size(result), _number(result.miou), mark))
+        if self.targets:
+            rows.append(("mean of targets", "", "", _number(self.mean), ""))
+        if self.targets and self.source:
+            rows.append(("rPD", "", "", _number(self.rpd), "% of the source"))
+        name, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
+        lines = ["  ".join([row[0].ljust(name), *map(str.rjust, row[1:4], widths), row[4]]).rstrip() for row in rows]
         facts = [f"{key} {value}" for key, value in {"recipe": self.name, **self.facts()}.items() if value]
-        return "\n".join([*lines, "", ", ".join(facts)])
+        return "\n".join([*lines, "", ", ".join(facts), *([self.scoring] if self.scoring else [])])
 
     def facts(self) -> dict[str, str]:
         """What a reader must know beside the numbers, as far as it is known."""
@@ -89,7 +105,7 @@ class Report:
         if self.seed is not None:
             facts["seed"] = str(self.seed)
         if self.seconds is not None:
-            facts["time"] = _duration(self.seconds)
+            facts["time"] = str(timedelta(seconds=round(self.seconds)))
         if self.peak_gb is not None:
             facts["memory"] = f"{self.peak_gb:.1f} GB"
         return facts
@@ -109,6 +125,11 @@ class Report:
             "peak_gb": self.peak_gb,
             "size": {result.name: list(result.size) if result.size else None for result in self.results},
             "images": {result.name: result.images for result in self.results},
+            "how": {result.name: result.how for result in self.results},
+            "pixel_accuracy": {
+                result.name: _defined(100 * result.confusion.pixel_accuracy()) for result in self.results
+            },
+            "mean_accuracy": {result.name: _defined(100 * result.confusion.mean_recall()) for result in self.results},
             "per_class": self.per_class,
         }
 
@@ -116,7 +137,9 @@ class Report:
         """Writes the numbers as JSON."""
         write_text(Path(path), json.dumps(self.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
-    def _target_scores(self) -> list[float]:
+    @property
+    def target_scores(self) -> list[float]:
+        """mIoU of the targets that have a labelled pixel."""
         return [result.miou for result in self.targets.values() if not math.isnan(result.miou)]
 
 
@@ -125,23 +148,44 @@ def write_html(path: str | Path, report: Report, history: Sequence[Mapping[str, 
 
     history: rows of metrics.jsonl, each with `step`, `loss` and the single terms.
     """
-    count = len(report.targets)
-    trained = f"Trained on {report.source_name}, scored" if report.source_name else "Scored"
     page = Page(
         title=report.name or "evaluation",
-        lead=f"{trained} on {count} domain{'' if count == 1 else 's'} it was never shown.",
-        figures=(
-            Figure("Mean of targets", _number(report.mean), "% mIoU"),
-            Figure("Source", _number(report.source.miou if report.source else None), "% mIoU"),
-            Figure("rPD", _number(report.rpd), "% of source"),
-        ),
+        lead=_lead(report),
+        figures=tuple(_figures(report)),
         facts=report.facts(),
+        scoring=report.scoring,
         results=tuple(report.results),
         source=report.source,
-        mean=report.mean,
+        mean=report.mean if len(report.targets) > 1 else None,
         history=tuple(history),
     )
     write_text(Path(path), render(page))
+
+
+def _lead(report: Report) -> str:
+    """One sentence: trained on what, scored on what."""
+    names = list(report.targets)
+    trained = f"Trained on {report.source_name}, scored" if report.source_name else "Scored"
+    if not names:
+        source = report.source
+        return f"{trained} on the {source.split} split of {source.name} alone." if source else "Nothing was scored."
+    if not report.source_name:
+        return f"Scored on {names[0] if len(names) == 1 else f'{len(names)} domains'}."
+    unseen = f"{names[0]}, which" if len(names) == 1 else f"{len(names)} domains that"
+    return f"{trained} on {unseen} it never saw in training."
+
+
+def _figures(report: Report) -> Iterator[Figure]:
+    """The numbers at the top, those that there are."""
+    names, source = list(report.targets), report.source
+    if names:
+        several = len(names) > 1
+        note = f"over {len(report.target_scores)} domains" if several else "the only target"
+        yield Figure("Mean of targets" if several else names[0], _number(report.mean), "% mIoU", note, "target")
+    if source:
+        yield Figure("Source", _number(source.miou), "% mIoU", f"{source.name}, its {source.split} split", "source")
+    if names and source:
+        yield Figure("rPD", _number(report.rpd), "%", "of the source's mIoU is kept on the targets")
 
 
 def _defined(value: float) -> float | None:
@@ -152,6 +196,5 @@ def _number(value: float | None) -> str:
     return "-" if value is None or math.isnan(value) else f"{value:.2f}"
 
 
-def _duration(seconds: float) -> str:
-    hours, rest = divmod(round(seconds), 3600)
-    return f"{hours} h {rest // 60:02} min" if hours else f"{rest // 60} min {rest % 60:02} s"
+def _size(result: DomainResult) -> str:
+    return f"{result.size[1]}x{result.size[0]}" if result.size else "mixed"
