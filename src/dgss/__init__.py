@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from dgss.api.predict import predict as predict
     from dgss.api.train import train as train
     from dgss.errors import DgssError as DgssError
+    from dgss.recipes.library import copy_recipe as copy_recipe
     from dgss.recipes.library import list_recipes as list_recipes
+    from dgss.recipes.library import show_recipe as show_recipe
     from dgss.recipes.schema import Recipe as Recipe
     from dgss.streets.draw import draw_street as draw_street
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "DgssError": "dgss.errors",
     "Recipe": "dgss.recipes.schema",
+    "copy_recipe": "dgss.recipes.library",
     "doctor": "dgss.api.doctor",
     "draw_street": "dgss.streets.draw",
     "evaluate": "dgss.api.evaluate",
@@ -30,6 +33,7 @@ _PUBLIC = {
     "list_recipes": "dgss.recipes.library",
     "load_model": "dgss.api.load",
     "predict": "dgss.api.predict",
+    "show_recipe": "dgss.recipes.library",
     "train": "dgss.api.train",
 }
 __all__ = sorted(_PUBLIC)

@@ -132,7 +132,7 @@ def test_pyramid_makes_four_scales() -> None:
 
 
 def test_a_context_decoder_whose_heads_do_not_divide_its_width_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"width 16 is no multiple of 5"):
+    with pytest.raises(ValueError, match=r"width = 16: is no multiple of 5"):
         ContextDecoderSettings(width=16, heads=5)
 
 

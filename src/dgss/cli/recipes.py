@@ -27,9 +27,9 @@ def list_(as_json: AsJson = False, debug: Debug = False) -> None:
 def show(name: Name, debug: Debug = False) -> None:
     """Print a recipe's file."""
     with foreseen(debug):
-        from dgss.recipes.library import preset_text
+        from dgss.recipes.library import show_recipe
 
-        typer.echo(preset_text(name), nl=False)
+        typer.echo(show_recipe(name), nl=False)
 
 
 def copy(
@@ -39,6 +39,6 @@ def copy(
 ) -> None:
     """Write a recipe to a file of your own, to be changed and trained with `dgss train FILE`."""
     with foreseen(debug):
-        from dgss.recipes.library import copy as copy_recipe
+        from dgss.recipes.library import copy_recipe
 
         typer.echo(f"written: {copy_recipe(name, file)}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
+from typing import Annotated, Self
 
 import cv2
 import numpy as np
@@ -21,6 +21,7 @@ from dgss.labels import IGNORE, LabelMap
 
 Picture = NDArray[np.uint8]
 Size = tuple[int, int]
+Side = Annotated[int, Field(ge=1)]
 
 
 class TransformSettings(BaseModel):
@@ -34,9 +35,9 @@ class TransformSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    scale_min: float = Field(default=0.5, gt=0)
-    scale_max: float = Field(default=2.0, gt=0)
-    scale_base: Size | None = None
+    scale_min: float = Field(default=0.5, gt=0, allow_inf_nan=False)
+    scale_max: float = Field(default=2.0, gt=0, allow_inf_nan=False)
+    scale_base: tuple[Side, Side] | None = None
     class_limit: float = Field(default=0.75, gt=0, le=1)
     flip: float = Field(default=0.5, ge=0, le=1)
     brightness: float = Field(default=32.0, ge=0, le=255)
@@ -48,7 +49,7 @@ class TransformSettings(BaseModel):
     @model_validator(mode="after")
     def _range(self) -> Self:
         if self.scale_min > self.scale_max:
-            raise ValueError(f"scale_min {self.scale_min} is above scale_max {self.scale_max}; swap them")
+            raise ValueError(f"scale_min = {self.scale_min}: is above scale_max {self.scale_max}; swap them")
         return self
 
 

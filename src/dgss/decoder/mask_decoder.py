@@ -39,7 +39,7 @@ class DecoderSettings(BaseModel):
     def _divides(self) -> Self:
         for name, divisor in (("heads", self.heads), ("norm_groups", self.norm_groups), ("positions", 4)):
             if self.width % divisor:
-                raise ValueError(f"width {self.width} is no multiple of {divisor} ({name})")
+                raise ValueError(f"width = {self.width}: is no multiple of {divisor} ({name})")
         return self
 
     def pixel_decoder(

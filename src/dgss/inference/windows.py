@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Self
+from typing import Annotated, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 Size = tuple[int, int]
+Side = Annotated[int, Field(ge=1)]
 ScoreFunction = Callable[[Tensor], Tensor]
 """Images (B, 3, h, w) to class scores (B, K, h, w)."""
 
@@ -27,21 +28,19 @@ class InferenceSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    window: Size | None = None
-    stride: Size | None = None
+    window: tuple[Side, Side] | None = None
+    stride: tuple[Side, Side] | None = None
     flip: bool = False
-    short_edge: int | None = Field(default=None, ge=16)
+    short_edge: Side | None = None
 
     @model_validator(mode="after")
     def _no_gaps(self) -> Self:
         if self.stride is not None and self.window is None:
-            raise ValueError("stride needs a window; set window too or leave stride out")
-        if self.window is not None and min(self.window) < 1:
-            raise ValueError(f"window {self.window} must be at least 1x1")
+            raise ValueError(f"stride = {list(self.stride)}: needs a window; set window too or leave stride out")
         if self.stride is not None and self.window is not None:
-            pairs = list(zip(self.stride, self.window, strict=True))
-            if any(step < 1 or step > side for step, side in pairs):
-                raise ValueError(f"stride {self.stride} must be between 1 and the window {self.window}: no gaps")
+            stride, window = list(self.stride), list(self.window)
+            if stride[0] > window[0] or stride[1] > window[1]:
+                raise ValueError(f"stride = {stride}: leaves gaps between windows of {window}; lower it")
         return self
 
 

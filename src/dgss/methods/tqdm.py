@@ -38,8 +38,8 @@ class TqdmSettings(DecoderSettings):
     name: Literal["tqdm"] = "tqdm"
     pixel_ffn: int = Field(default=2048, ge=1)  # the program's recipes say 1024, the published weights have 2048
     contexts: int = Field(default=5, ge=0)  # learned prompt tokens; 0: the template's embeddings instead
-    context_init: str | None = None
-    template: str = Field(default="a clean origami of a {}", pattern=r"\{\}")
+    context_init: str | None = Field(default=None, pattern=r"\S", description="a phrase or null")
+    template: str = Field("a clean origami of a {}", pattern=r"\{\}", description="text with {} for the class name")
     context_decoder: ContextDecoderSettings | None = ContextDecoderSettings()
     text_queries: bool = True  # False: learned queries
     text_attention: bool = True
@@ -60,9 +60,9 @@ class TqdmSettings(DecoderSettings):
     @model_validator(mode="after")
     def _text_is_used(self) -> Self:
         if not (self.text_queries or self.text_attention or self.vision_language_weight or self.mask_prior != "none"):
-            raise ValueError("no part would use the text: choose the method mask2former")
+            raise ValueError("text_queries = false: nor does any other part use text; choose the method mask2former")
         if self.context_init is not None and not self.contexts:
-            raise ValueError("context_init says how contexts start, but contexts is 0: leave it out")
+            raise ValueError(f"context_init = {self.context_init!r}: starts contexts, of which are 0; set it to null")
         return self
 
     def build(self, towers: Towers, labels: LabelSpace, generator: torch.Generator, teacher: bool = True) -> Tqdm:

@@ -2,85 +2,116 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
-from typing import Any, get_args
+from difflib import SequenceMatcher
+from functools import cache
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from dgss.methods import MethodSettings
+from dgss.recipes.library import ABSENT, value_at
+
+Fields = Mapping[str, FieldInfo]
+
+# pydantic's type of an error to what is allowed, with the names of the error's context
+_LIMITS = {
+    "greater_than": "above {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "below {lt}",
+    "less_than_equal": "at most {le}",
+    "finite_number": "a finite number",
+}
+_TYPE = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path", NoneType: "null"}
 
 
 def explain(error: ValidationError, values: Mapping[str, Any], recipe: type[BaseModel]) -> list[str]:
-    """One line for each wrong key: the key, the value seen, what is allowed; the members of a union together."""
-    found: dict[str, tuple[Any, list[str]]] = {}
-    for fault in error.errors(include_url=False):
-        key, seen = _place(fault["loc"], values, fault["type"] == "missing")
-        if fault["type"].startswith("union_tag"):
-            key, seen = f"{key}.name", fault["ctx"].get("tag", _ABSENT)
-        reason = _reason(fault["type"], fault["msg"], key, recipe)
-        found.setdefault(key, (seen, []))[1].append(reason)
-    lines = []
-    for key, (seen, reasons) in found.items():
-        shown = "" if seen is _ABSENT else f" = {_short(seen)}"
-        lines.append(f"{key}{shown}: {' or '.join(dict.fromkeys(reasons))}")
-    return lines
+    """One line for each fault: the dotted key, the value seen, what is allowed."""
+    fields = fields_of(recipe)
+    lines = [line for fault in error.errors(include_url=False) for line in _explain(fault, values, fields)]
+    return list(dict.fromkeys(lines))  # each member of a union complains, and all in the same words
 
 
-_ABSENT = object()
-
-
-def _place(location: Sequence[str | int], values: Any, missing: bool) -> tuple[str, Any]:
-    """The dotted key of an error and the value seen there; names of union members in the location are left out."""
-    parts: list[str] = []
-    for number, part in enumerate(location):
-        row = isinstance(values, list | tuple) and isinstance(part, int) and part < len(values)
-        known = row or (isinstance(values, Mapping) and part in values)
-        if not known and not (missing and number == len(location) - 1):
-            continue
-        values = values[part] if known else _ABSENT
-        parts.append(str(part))
-    return ".".join(parts), values
-
-
-def _reason(kind: str, message: str, key: str, recipe: type[BaseModel]) -> str:
-    if kind == "missing":
-        return "is missing"
+def _explain(fault: ErrorDetails, values: Mapping[str, Any], fields: Fields) -> list[str]:
+    kind, (key, seen) = fault["type"], _place(fault["loc"], values)
+    if kind == "value_error":  # of a check of ours; one across the fields of a group begins with the field to blame
+        why = str(fault["ctx"]["error"]).splitlines()
+        return [f"{key}.{it}" if f"{key}.{it.split()[0]}" in fields else _line(key, seen, it) for it in why]
+    if kind == "missing" and isinstance(seen, Mapping):  # else an item of a list, which is then of the wrong form
+        return [f"{_join(key, fault['loc'][-1])}: is missing"]
     if kind == "extra_forbidden":
-        return f"unknown key; {_nearest_key(key, recipe)}"
+        return [_unknown(key, seen, fields, str(fault["loc"][-1]))]
+    if kind == "invalid_key":
+        return [f"{_join(_place(fault['loc'][:-1], values)[0], fault['loc'][-1])}: unknown key; it should be text"]
     if kind.startswith("union_tag"):
-        return f"should be one of {', '.join(method_settings())}"
-    return message.removeprefix("Value error, ").removeprefix("Input ")
+        return [_line(f"{key}.name", value_at(seen, "name"), f"should be one of {', '.join(method_settings())}")]
+    while key and key not in fields:  # an item of a list or table: the whole is shown
+        key = key.rpartition(".")[0]
+    field, seen = fields.get(key), value_at(values, key)
+    if kind in _LIMITS:
+        limit = _LIMITS[kind].format(**{k: str(v).removesuffix(".0") for k, v in fault.get("ctx", {}).items()})
+        item = f"{fault['input']} " if isinstance(fault["loc"][-1], int) else ""
+        null = " or null" if field and not item and NoneType in _kinds(field.annotation) else ""
+        return [_line(key, seen, f"{item}should be {limit}{null}")]
+    allowed = field.description or _allowed(field.annotation, key) if field else ""
+    return [_line(key, seen, f"should be {allowed}" if allowed else fault["msg"])]
 
 
-def _nearest_key(key: str, recipe: type[BaseModel]) -> str:
-    """The nearest among all keys of a recipe, those beside the wrong one first."""
-    above, _, own = key.rpartition(".")
-    keys = _all_keys(recipe)
-    if key in keys:
+def _place(location: Sequence[str | int], values: Any) -> tuple[str, Any]:
+    """The dotted key of an error and the value seen there; names of union members in the location are left out."""
+    key = ""
+    for part in location:
+        row = isinstance(values, list | tuple) and isinstance(part, int) and part < len(values)
+        if row or (isinstance(values, Mapping) and part in values):
+            key, values = _join(key, part), values[part]
+    return key, values
+
+
+def _unknown(key: str, seen: Any, fields: Fields, own: str) -> str:
+    if "." in own:
+        levels = f"{own.replace('.', ': {')}: ...{'}' * own.count('.')}"
+        return _line(key, seen, f"unknown key; dots are for the command line, elsewhere write {levels}")
+    while isinstance(seen, Mapping) and len(seen) == 1:
+        ((name, seen),) = seen.items()
+        key = _join(key, name)
+    return _line(key, seen, f"unknown key; {_nearest_key(key, fields)}")
+
+
+def _nearest_key(key: str, fields: Fields) -> str:
+    """The known key whose last part is most like that of `key`, and among several the one most alike as a whole."""
+    if key in fields:
         return "another method has it"
-    beside = {known.rpartition(".")[2]: known for known in keys if known.rpartition(".")[0] == above}
-    close = get_close_matches(own, beside, n=1) or get_close_matches(key, keys, n=1)
-    if close:
-        return f"did you mean {beside.get(close[0], close[0])}?"
-    elsewhere = [known for known in keys if known.rpartition(".")[2] == own]
-    return f"did you mean {' or '.join(elsewhere[:3])}?" if elsewhere else f"known: {', '.join(sorted(beside))}"
+    above, _, own = key.rpartition(".")
+    likeness = {known: (_alike(own, known.rpartition(".")[2]), _alike(key, known)) for known in fields}
+    best = max(likeness, key=lambda known: likeness[known])
+    if likeness[best][0] >= 0.7:
+        return f"did you mean {best}?"
+    if above and above not in fields:
+        while (group := above.rpartition(".")[0]) and group not in fields:
+            above = group
+        return _nearest_key(above, fields)
+    beside = [name for group, _, name in (known.rpartition(".") for known in fields) if group == above]
+    return f"known{f' in {above}' if above else ''}: {', '.join(beside)}"
 
 
-def _all_keys(recipe: type[BaseModel]) -> list[str]:
-    keys = _keys(recipe, "")
-    for settings in method_settings().values():
-        keys += _keys(settings, "method.")
-    return list(dict.fromkeys(keys))
+def _alike(one: str, other: str) -> float:
+    return SequenceMatcher(None, one.lower(), other.lower()).ratio()
 
 
-def _keys(settings: type[BaseModel], prefix: str) -> list[str]:
-    keys = []
+@cache
+def fields_of(settings: type[BaseModel], prefix: str = "") -> Fields:
+    """All fields by dotted key, in their order; those of every method under `method`."""
+    fields: dict[str, FieldInfo] = {}
     for name, field in settings.model_fields.items():
-        keys.append(prefix + name)
+        fields[prefix + name] = field
         for kind in _kinds(field.annotation):
-            keys += _keys(kind, f"{prefix}{name}.") if issubclass(kind, BaseModel) else []
-    return keys
+            fields |= fields_of(kind, f"{prefix}{name}.") if issubclass(kind, BaseModel) else {}
+    return fields
 
 
 def method_settings() -> dict[str, type[BaseModel]]:
@@ -89,27 +120,50 @@ def method_settings() -> dict[str, type[BaseModel]]:
     return {member.model_fields["name"].default: member for member in get_args(union) or (union,)}
 
 
-def truth_for_number(values: Any, settings: type[BaseModel], prefix: str = "") -> list[str]:
+def truth_for_number(values: Mapping[str, Any], recipe: type[BaseModel]) -> list[str]:
     """Where `true` or `false` stands for a number: allowed by pydantic, a slip in a recipe."""
     faults = []
-    for name, field in settings.model_fields.items():
-        value, kinds = values.get(name), _kinds(field.annotation)
-        inner = [kind for kind in kinds if issubclass(kind, BaseModel)]
-        if isinstance(value, Mapping) and inner:
-            chosen = method_settings().get(str(value.get("name"))) if f"{prefix}{name}" == "method" else inner[0]
-            faults += truth_for_number(value, chosen, f"{prefix}{name}.") if chosen else []
-        elif {int, float} & kinds and bool not in kinds:
-            slipped = [part for part in (value if isinstance(value, list) else [value]) if isinstance(part, bool)]
-            faults += [f"{prefix}{name} = {value}: should be a number" for _ in slipped[:1]]
+    for key, field in fields_of(recipe).items():
+        seen, kinds = value_at(values, key), _kinds(field.annotation)
+        slipped = any(isinstance(part, bool) for part in (seen if isinstance(seen, list) else [seen]))
+        if slipped and {int, float} & set(kinds) and bool not in kinds:
+            faults.append(_line(key, seen, f"should be {_allowed(field.annotation, key)}"))
     return faults
 
 
-def _kinds(annotation: Any) -> set[type]:
+def takes_list(field: FieldInfo) -> bool:
+    """Whether a field's value may be a list."""
+    return any(get_origin(part) is tuple for part in (field.annotation, *get_args(field.annotation)))
+
+
+def _allowed(kind: Any, key: str) -> str:
+    """What a value of a type may be, in the words and brackets of a recipe."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return " or ".join(map(repr, inner))
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return f"a group ({key}.{'name' if 'name' in kind.model_fields else next(iter(kind.model_fields))}=...)"
+    parts = ["..." if part is ... else _allowed(part, key) for part in inner]
+    if origin in (Union, UnionType):
+        return " or ".join(dict.fromkeys(parts))
+    if origin in (tuple, list):
+        return f"[{', '.join(parts)}]"
+    if origin is dict:
+        return f"{{{': '.join(parts)}, ...}}"
+    return _allowed(inner[0], key) if origin is Annotated else _TYPE.get(kind, str(kind))
+
+
+def _kinds(annotation: Any) -> list[type]:
     """The plain classes in an annotation such as `tuple[int, int] | None`."""
-    inner = {kind for part in get_args(annotation) for kind in _kinds(part)}
-    return inner | {annotation} if isinstance(annotation, type) and not get_args(annotation) else inner
+    inner = [kind for part in get_args(annotation) for kind in _kinds(part)]
+    return inner or [annotation] * isinstance(annotation, type)
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _join(key: str, name: object) -> str:
+    return f"{key}.{name}" if key else str(name)
+
+
+def _line(key: str, seen: Any, reason: str) -> str:
+    text = json.dumps(seen) if seen is None or isinstance(seen, bool) else repr(seen)
+    shown = "" if seen is ABSENT else f" = {text if len(text) <= 60 else f'{text[:57]}...'}"
+    return f"{key}{shown}: {reason}"

@@ -6,7 +6,7 @@ Nothing here knows what the keys mean: `recipes/schema.py` does. Listing and cop
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -20,6 +20,9 @@ from dgss.files import write_text
 DEFAULT_RECIPE = "tqdm-mini-streets"
 """What `dgss train` trains when nothing is said."""
 
+ABSENT = object()
+"""Stands where a key has no value."""
+
 
 @dataclass(frozen=True)
 class RecipeInfo:
@@ -31,7 +34,7 @@ class RecipeInfo:
 
 def list_recipes() -> list[RecipeInfo]:
     """The presets of the package, by name."""
-    return [RecipeInfo(name, str(parse(preset_text(name), name).get("summary", ""))) for name in preset_names()]
+    return [RecipeInfo(name, str(parse(show_recipe(name), name).get("summary", ""))) for name in preset_names()]
 
 
 def preset_names() -> list[str]:
@@ -40,11 +43,11 @@ def preset_names() -> list[str]:
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
-def preset_text(name: str) -> str:
-    """The YAML of a preset. Raises `RecipeError` on an unknown name."""
+def show_recipe(name: str) -> str:
+    """The YAML of a preset, as it stands in the package. Raises `RecipeError` on an unknown name."""
     names = preset_names()
     if name not in names:
-        raise RecipeError(f"no recipe is called {name!r}, and no such file is there: {nearest(name, names)}")
+        raise RecipeError(f"no recipe is called {name!r}: {nearest(name, names)}")
     return resources.files("dgss").joinpath("recipes", "presets", f"{name}.yaml").read_text(encoding="utf-8")
 
 
@@ -54,16 +57,22 @@ def read(source: str | Path) -> dict[str, Any]:
     if not path.is_file():
         if isinstance(source, Path) or path.suffix in (".yaml", ".yml"):
             raise RecipeError(f"no recipe file {path}; `dgss recipes list` names the recipes of the package")
-        return parse(preset_text(str(source)), str(source))
+        try:
+            return parse(show_recipe(str(source)), str(source))
+        except RecipeError as error:
+            raise RecipeError(f"no file {path} is there, and {error}") from None
     try:
         return parse(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"cannot read {path} as text: {error}") from error
 
 
-def copy(name: str, target: Path) -> Path:
-    """Writes a preset to a file of the user's, who may then change it. Raises `DgssError` where the file exists."""
-    text = preset_text(name)
+def copy_recipe(name: str, file: str | Path) -> Path:
+    """Writes a preset to a file of the user's, who may then change it and train by it; answers the file.
+
+    file: a new one, or a folder for it. Raises `DgssError` where it exists or cannot be written.
+    """
+    text, target = show_recipe(name), Path(file).expanduser()
     if target.is_dir():
         target = target / f"{name}.yaml"
     if target.exists():
@@ -77,7 +86,7 @@ def parse(text: str, source: str) -> dict[str, Any]:
     try:
         values = PlainLoader(text).get_single_data()
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise RecipeError(f"{source} is no YAML: {' '.join(str(error).split()) or 'nested too deep'}") from error
+        raise RecipeError(f"{source} is no YAML: {_problem(error)}") from error
     if not isinstance(values, dict):
         raise RecipeError(f"{source} holds no recipe: it should be keys and values, `name: ...` first")
     return values
@@ -88,20 +97,63 @@ def parse_overrides(overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]
     values: dict[str, Any] = {}
     faults = []
     for override in overrides:
-        key, equals, text = override.partition("=")
-        parts = key.strip().split(".")
+        name, equals, text = override.partition("=")
+        parts = [part.strip() for part in name.split(".")]
         if not equals or not all(parts):
             faults.append(f"{override}: an override is written KEY=VALUE, as in training.steps=200")
             continue
+        key = ".".join(parts)
         try:
-            value = PlainLoader(text).get_single_data()
+            values = merge(values, nested(key, PlainLoader(text).get_single_data()))
         except (yaml.YAMLError, RecursionError, ValueError) as error:
-            faults.append(f"{key} = {text!r}: no YAML value ({' '.join(str(error).split())})")
-            continue
-        for part in reversed(parts):
-            value = {part: value}
-        values = merge(values, value)
+            faults.append(f"{key} = {text!r}: no YAML value; {_problem(error)}")
     return values, faults
+
+
+_WORDS = {
+    r"mapping values are not allowed here": "no key can stand here; check the indent, quote a text with a colon",
+    r"found unexpected end of stream": "a quotation mark is not closed",
+    r"expected <block end>.*": "not indented like the lines it belongs to",
+    r"found character '\\t'.*": "a tab; indent with spaces",
+    r"found unhashable key": "a key should be text",
+    r"expected the node content, but found": "a value should stand before",
+    r"that cannot start any token": "that begins no value",
+    r"'<(stream end|document start)>'|'\\x00'": "the end",
+    r"^but ": "",
+}
+"""What PyYAML says, and what we say instead."""
+
+
+def _problem(error: Any) -> str:
+    """What YAML says is wrong: line, column and a few words."""
+    if isinstance(error, RecursionError):
+        return "nested too deep"
+    if isinstance(error, ValueError):
+        return "a number has too many digits"
+    if isinstance(error, yaml.reader.ReaderError):
+        return f"character {error.position + 1} may not stand in it"
+    problem, mark, context = error.problem, error.problem_mark, error.context_mark
+    for theirs, ours in _WORDS.items():
+        problem = re.sub(theirs, ours, problem)
+    begun = f" (in what begins at line {context.line + 1})" if context and context.line < mark.line else ""
+    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}{begun}"
+
+
+def nested(key: str, value: Any) -> dict[str, Any]:
+    """A value under its dotted key, as nested values."""
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    found: dict[str, Any] = value
+    return found
+
+
+def value_at(values: Any, key: str) -> Any:
+    """The value under a dotted key; `ABSENT` where there is none."""
+    for part in key.split("."):
+        if not isinstance(values, Mapping) or part not in values:
+            return ABSENT
+        values = values[part]
+    return values
 
 
 def merge(base: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
@@ -113,27 +165,50 @@ def merge(base: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def leaves(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by dotted key."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        found |= leaves(value, f"{name}.") if isinstance(value, Mapping) and value else {name: value}
+    return found
+
+
+def holds(values: Any, key: str) -> bool:
+    """Whether nested values give the dotted key."""
+    for part in key.split("."):
+        if not isinstance(values, Mapping):
+            return values is not None
+        if part not in values:
+            return False
+        values = values[part]
+    return True
+
+
 class PlainLoader(yaml.SafeLoader):
     """The safe loader with fewer surprises: a key given twice is an error, and plain words mean what they seem to.
 
     PyYAML follows YAML 1.1, where 1e-5 is a string, `on` is true, 012 is ten and 1:30 is ninety. Here numbers and
-    truth values are those of YAML 1.2. Aliases, which can repeat a value without end, are refused.
+    truth values are those of YAML 1.2. Aliases, which can repeat a value without end, and tags are refused.
     """
 
     yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012 - stands in for the parent's table
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """The parent's, without aliases."""
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.composer.ComposerError(None, None, "a recipe has no aliases (*name)", None)
+        """The parent's, without aliases and tags."""
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        alias = isinstance(event, yaml.AliasEvent)
+        if alias or getattr(event, "tag", None):
+            what = "aliases (*name)" if alias else "tags (!name)"
+            raise yaml.composer.ComposerError(None, None, f"a recipe has no {what}", event.start_mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         """The parent's, with each key at most once."""
-        keys = [key.value for key, _ in node.value]
-        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
-        if twice:
-            raise yaml.constructor.ConstructorError(None, None, f"{twice[0]!r} is given twice", node.start_mark)
+        names = [str(key.value) for key, _ in node.value]
+        for number, (key, _) in enumerate(node.value):
+            if names[number] in names[:number]:
+                raise yaml.constructor.ConstructorError(None, None, f"{names[number]!r} is given twice", key.start_mark)
         return super().construct_mapping(node, deep)
 
 

@@ -5,7 +5,8 @@ Every fault of a recipe is found at once, before anything is loaded or written.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import reprlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +15,6 @@ import torch
 import yaml
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     SerializeAsAny,
@@ -22,10 +22,11 @@ from pydantic import (
     ValidationInfo,
     ValidatorFunctionWrapHandler,
     WrapValidator,
+    create_model,
     field_validator,
 )
 
-from dgss.data.domains import Domain, domain
+from dgss.data.domains import domain
 from dgss.data.transforms import TransformSettings
 from dgss.errors import DataError, RecipeError
 from dgss.inference.windows import InferenceSettings
@@ -35,8 +36,9 @@ from dgss.methods import MethodSettings
 from dgss.methods.mask2former import Mask2FormerSettings
 from dgss.methods.tqdm import TqdmSettings
 from dgss.recipes import library
-from dgss.recipes.faults import explain, method_settings, truth_for_number
-from dgss.towers.settings import Normalize, TowerSettings, build_towers
+from dgss.recipes.faults import explain, fields_of, method_settings, takes_list, truth_for_number
+from dgss.towers.settings import Normalize, TowerSettings, build_towers, text_outline
+from dgss.towers.text import FixedPrompts, LearnedPrompts
 from dgss.training.loop import LoopSettings
 
 SMALLEST_SIDE = 32
@@ -77,11 +79,6 @@ def _keep_objects(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
     return value if isinstance(value, BaseModel) and hasattr(value, "build") else handler(value)
 
 
-def _split(value: Any) -> Any:
-    """`targets=camvid,streets-fog`, as typed at the command line, is a list of two."""
-    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
-
-
 class _Dumper(yaml.SafeDumper):
     """Writes what `library` reads, with lists in one line."""
 
@@ -104,15 +101,18 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(pattern=r"^[\w.-]+$")
+    name: str = Field(
+        pattern=r"^\w([\w.-]{0,58}\w)?$",
+        description="at most 60 letters, digits and _, with . and - between them: it names the run's folder",
+    )
     summary: str = ""
     seed: int = Field(default=0, ge=0, lt=2**32)
     source: str
-    targets: Annotated[tuple[str, ...], BeforeValidator(_split)] = ()
-    data: Path | dict[str, Path] | None = None
+    targets: tuple[str, ...] = Field(default=(), description="[domain, ...], and [] for none")
+    data: Path | dict[str, Path] | None = Field(default=None, description="a folder, {domain: folder, ...} or null")
     drawn: DrawnSettings = DrawnSettings()
     tower: TowerSettings = TowerSettings()
-    size: Size
+    size: Size = Field(description="[height, width] in pixels, as in [96, 192]")
     normalize: Normalize | None = None
     method: Annotated[SerializeAsAny[MethodSettings], WrapValidator(_keep_objects)]
     augment: TransformSettings = TransformSettings()
@@ -122,7 +122,7 @@ class Recipe(BaseModel):
 
     @classmethod
     def load(cls, source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-        """A preset by its name or a file by its path, with overrides like `training.steps=200`.
+        """A preset by its name or a file by its path, with overrides like `training.steps=200` or `size=96,192`.
 
         Raises one `RecipeError` that names every fault.
         """
@@ -136,12 +136,8 @@ class Recipe(BaseModel):
         """
         values = library.parse(text, source)
         if like is not None and not _in_schema("method", like.method):
-            try:
-                values["method"] = type(like.method).model_validate(values.get("method"))
-            except ValidationError as error:
-                reason = " ".join(str(error).split())
-                raise RecipeError(f"{source}: its method is no {type(like.method).__name__} ({reason})") from error
-        return _validate(values, [])
+            values["method"] = _own_method(type(like.method), values.get("method"), source)
+        return _validate(values, [], source)
 
     def change(self, **values: Any) -> Recipe:
         """The same recipe with other values, e.g. `change(source="streets-photo", training={"steps": 200})`."""
@@ -171,58 +167,88 @@ class Recipe(BaseModel):
     @field_validator("source")
     @classmethod
     def _known_source(cls, name: str) -> str:
-        found = _domain(name)
-        if "train" not in found.splits:
-            raise ValueError(f"{name} has no images to train on")
+        _refuse(_domain_faults([name]))
+        _refuse([] if "train" in domain(name).splits else [f"{name} has no images to train on"])
         return name
 
     @field_validator("targets")
     @classmethod
     def _known_targets(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        source, faults = info.data.get("source"), []
-        for name in names:
-            try:
-                target = _domain(name)
-                if source is not None:
-                    label_space(_domain(source).labels).fold(label_space(target.labels))
-            except (ValueError, DataError) as error:
-                faults.append(str(error))
-        faults += [f"{name} is given twice" for name in sorted({name for name in names if names.count(name) > 1})]
-        if faults:
-            raise ValueError("; ".join(faults))
+        twice = [f"{name} is given twice" for name in dict.fromkeys(names) if names.count(name) > 1]
+        _refuse(_domain_faults(names, info.data.get("source")) + twice)
         return names
 
-    @field_validator("method", mode="after")
-    @classmethod
-    def _method_fits(cls, method: Any, info: ValidationInfo) -> Any:
-        source, tower = info.data.get("source"), info.data.get("tower")
-        classes = 0 if source is None else len(label_space(_domain(source).labels))
-        if isinstance(method, Mask2FormerSettings) and method.queries < classes:
-            raise ValueError(f"queries {method.queries} should be at least {classes}, one for each class of {source}")
-        prior = isinstance(method, TqdmSettings) and method.mask_prior == "score_map"
-        if prior and tower is not None and tower.weights != "pretrained":
-            raise ValueError(
-                f"mask_prior score_map needs a tower that states its temperature, which one with tower.weights "
-                f"{tower.weights} does not: set mask_prior to none or tower.weights to pretrained"
-            )
-        return method
-
-    @field_validator("inference", mode="after")
-    @classmethod
-    def _large_enough(cls, inference: InferenceSettings) -> InferenceSettings:
-        if inference.window is not None and min(inference.window) < SMALLEST_SIDE:
-            raise ValueError(f"window {inference.window} should be at least {SMALLEST_SIDE} pixels on both sides")
-        if inference.short_edge is not None and inference.short_edge < SMALLEST_SIDE:
-            raise ValueError(f"short_edge {inference.short_edge} should be at least {SMALLEST_SIDE} pixels")
-        return inference
-
-    @field_validator("data", mode="after")
+    @field_validator("data")
     @classmethod
     def _known_data(cls, data: Path | dict[str, Path] | None) -> Path | dict[str, Path] | None:
-        if isinstance(data, dict):
-            for name in data.keys() - {"default"}:
-                _domain(name)
+        _refuse(_domain_faults(name for name in (data if isinstance(data, dict) else ()) if name != "default"))
         return data
+
+    @field_validator("method")
+    @classmethod
+    def _method_fits(cls, method: Any, info: ValidationInfo) -> Any:
+        if "source" in info.data and "tower" in info.data:
+            _refuse(list(_misfits(method, info.data["tower"], label_space(domain(info.data["source"]).labels))))
+        return method
+
+    @field_validator("inference")
+    @classmethod
+    def _large_enough(cls, inference: InferenceSettings) -> InferenceSettings:
+        window, edge = inference.window, inference.short_edge
+        small = [f"window = {list(window)}"] if window and min(window) < SMALLEST_SIDE else []
+        small += [f"short_edge = {edge}"] if edge and edge < SMALLEST_SIDE else []
+        _refuse([f"{side}: should be at least {SMALLEST_SIDE} pixels, the least that a tower reads" for side in small])
+        return inference
+
+
+def _refuse(faults: Sequence[str]) -> None:
+    """For validators: all that was found, one a line. A fault of a field within a group begins with the field."""
+    if faults:
+        raise ValueError("\n".join(faults))
+
+
+def _domain_faults(names: Iterable[str], source: str | None = None) -> list[str]:
+    """Which names are no domains, or have labels in which the classes of `source` cannot be read."""
+    faults: dict[str, list[str]] = {}
+    for name in names:
+        try:
+            labels = label_space(domain(name).labels)
+            if source is not None:
+                label_space(domain(source).labels).fold(labels)
+        except DataError as error:
+            faults.setdefault(str(error), []).append(name)
+    return [reason if repr(at[0]) in reason else f"{', '.join(at)}: {reason}" for reason, at in faults.items()]
+
+
+def _misfits(method: Any, tower: TowerSettings, classes: LabelSpace) -> Iterator[str]:
+    """What in a method's settings goes neither with the tower nor with the classes; the key to blame comes first."""
+    if isinstance(method, Mask2FormerSettings | TqdmSettings):
+        losses = method.mask_losses
+        if not (losses.class_weight or losses.mask_weight or losses.dice_weight):
+            yield "mask_losses.class_weight = 0: mask_weight and dice_weight are 0, too, so no mask learns; raise one"
+    if isinstance(method, Mask2FormerSettings) and method.queries < len(classes):
+        yield f"queries = {method.queries}: should be at least {len(classes)}, one for each class of {classes.name}"
+    if isinstance(method, TqdmSettings):
+        if method.mask_prior == "score_map" and tower.weights != "pretrained":
+            yield (
+                f"mask_prior = 'score_map': needs a tower that states its temperature, which one with tower.weights "
+                f"{tower.weights} does not; set it to none or tower.weights to pretrained"
+            )
+        yield from _unfit_prompts(method, classes.names)
+
+
+def _unfit_prompts(method: TqdmSettings, names: Sequence[str]) -> Iterator[str]:
+    """Prompts that the text tower cannot read, found by making them as `build` will."""
+    text = text_outline()
+    made: dict[str, Callable[[], object]] = {"template": lambda: FixedPrompts(text, names, method.template)}
+    if method.contexts:
+        made["contexts"] = lambda: LearnedPrompts(text, names, method.contexts, method.context_init)
+    for key, make in made.items():
+        try:
+            with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+                make()
+        except (RecipeError, DataError) as error:
+            yield f"{key} = {reprlib.repr(getattr(method, key))}: {error}"
 
 
 @dataclass(frozen=True)
@@ -234,7 +260,7 @@ class Resolved:
 
     def values(self) -> dict[str, Any]:
         """Every value of the recipe by dotted key."""
-        return _leaves(self.recipe.model_dump(mode="json"))
+        return library.leaves(self.recipe.model_dump(mode="json"))
 
 
 def resolve(source: str | Path, overrides: Sequence[str] = (), above: Mapping[str, Any] | None = None) -> Resolved:
@@ -242,16 +268,17 @@ def resolve(source: str | Path, overrides: Sequence[str] = (), above: Mapping[st
     given = library.read(source)
     over, faults = library.parse_overrides(overrides)
     over = library.merge(over, dict(above or {}))
-    recipe = _validate(_combine(given, over), faults)
+    recipe = _validate(_combine(given, over), faults, str(source))
     origins = {}
     for key in Resolved(recipe, {}).values():
-        origins[key] = "command line" if _holds(over, key) else str(source) if _holds(given, key) else "default"
+        own = str(source) if library.holds(given, key) else "default"
+        origins[key] = "command line" if library.holds(over, key) else own
     return Resolved(recipe, origins)
 
 
 def differences(old: Recipe, new: Recipe, ignore: Iterable[str] = ()) -> list[str]:
     """The dotted keys in which two recipes differ, each with both values; keys under `ignore` are left out."""
-    before, after = _leaves(old.model_dump(mode="json")), _leaves(new.model_dump(mode="json"))
+    before, after = library.leaves(old.model_dump(mode="json")), library.leaves(new.model_dump(mode="json"))
     skip = tuple(ignore)
     return [
         f"{key} was {before.get(key)!r}, is {after.get(key)!r}"
@@ -266,61 +293,56 @@ def _changed(recipe: Recipe, values: Mapping[str, Any], faults: list[str]) -> Re
         name: value.model_dump() if isinstance(value, BaseModel) and _in_schema(name, value) else value
         for name, value in kept.items()
     }
-    return _validate(_combine(given, dict(values)), faults)
+    return _validate(_combine(given, dict(values)), faults, recipe.name)
 
 
 def _combine(given: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """`over` laid over `given`; another `method.name` keeps of the old method's values those the new one knows."""
     old, new = given.get("method"), over.get("method")
     if isinstance(old, BaseModel) and isinstance(new, dict):  # a settings object from outside the package
-        over = {**over, "method": type(old).model_validate(library.merge(old.model_dump(), new))}
+        merged = library.merge(old.model_dump(), new)
+        over = {**over, "method": _own_method(type(old), merged, str(given["name"]))}
     elif isinstance(old, dict) and isinstance(new, dict) and new.get("name", old.get("name")) != old.get("name"):
         fields = method_settings().get(str(new["name"]))
         given = {**given, "method": {key: old[key] for key in old if fields and key in fields.model_fields}}
     return library.merge(given, over)
 
 
-def _validate(values: dict[str, Any], faults: list[str]) -> Recipe:
+def _own_method(kind: type[BaseModel], values: Any, title: str) -> Any:
+    """Settings of a class from outside the package."""
+    own = create_model("Own", method=(kind, ...))
+    try:
+        return own.model_validate({"method": values}).method  # type: ignore[attr-defined]
+    except ValidationError as error:
+        raise _refusal(title, explain(error, {"method": values}, own)) from error
+
+
+def _validate(values: dict[str, Any], faults: list[str], title: str) -> Recipe:
     faults = [*faults, *truth_for_number(values, Recipe)]
     try:
-        recipe = Recipe.model_validate(values)
+        recipe = Recipe.model_validate(_split_lists(values))
     except ValidationError as error:
         faults += explain(error, values, Recipe)
     else:
         if not faults:
             return recipe
-    title = f"recipe {values.get('name', '')}".strip()
+    raise _refusal(title, faults)
+
+
+def _split_lists(values: dict[str, Any]) -> dict[str, Any]:
+    """`size=96,192`, as typed at the command line, is a list of two."""
+    for key, field in fields_of(Recipe).items():
+        text = library.value_at(values, key)
+        if isinstance(text, str) and takes_list(field):
+            values = library.merge(values, library.nested(key, [part.strip() for part in text.split(",")]))
+    return values
+
+
+def _refusal(title: str, faults: Sequence[str]) -> RecipeError:
     if len(faults) == 1:
-        raise RecipeError(f"{title}: {faults[0]}")
-    raise RecipeError("\n".join([f"{title} has {len(faults)} faults:", *(f"  {fault}" for fault in faults)]))
+        return RecipeError(f"recipe {title}: {faults[0]}")
+    return RecipeError("\n".join([f"recipe {title} has {len(faults)} faults:", *(f"  {fault}" for fault in faults)]))
 
 
 def _in_schema(name: str, value: BaseModel) -> bool:
     return name != "method" or type(value) in method_settings().values()
-
-
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested values by dotted key."""
-    leaves: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        leaves |= _leaves(value, f"{name}.") if isinstance(value, Mapping) and value else {name: value}
-    return leaves
-
-
-def _holds(values: Any, key: str) -> bool:
-    """Whether nested values give the dotted key."""
-    for part in key.split("."):
-        if not isinstance(values, Mapping):
-            return values is not None
-        if part not in values:
-            return False
-        values = values[part]
-    return True
-
-
-def _domain(name: str) -> Domain:
-    try:
-        return domain(name)
-    except DataError as error:
-        raise ValueError(str(error)) from None

