@@ -11,7 +11,7 @@ DEMO ?= runs/demo
 .PHONY: demo test lint types goldens clean
 
 demo: $(VENV)/.core
-	"$(BIN)/dgss" train tqdm-mini-streets --out "$(DEMO)" --resume
+	"$(BIN)/dgss" train $(if $(wildcard $(subst $() ,\ ,$(DEMO))/recipe.yaml),--resume,tqdm-mini-streets) --out "$(DEMO)"
 	"$(BIN)/python" scripts/show.py "$(DEMO)/report.html"
 
 test: $(VENV)/.dev

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import shlex
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dgss.errors import DataError, DgssError
 
@@ -37,13 +40,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
         _flush(temporary)
         temporary.replace(path)
     except OSError as error:
-        raise DgssError(
-            f"cannot write {path}: {error.strerror or error}; free some space or name another place"
-        ) from error
+        raise cannot_write(path, error) from error
     finally:
         if temporary is not None:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+def cannot_write(path: Path, error: OSError) -> DgssError:
+    """The one line for a file that cannot be written, with the advice that fits the reason."""
+    reason = str(error.strerror or error)  # safetensors tells the text alone, no number
+    full = any(word in reason.lower() for word in ("space", "quota"))
+    return DgssError(f"cannot write {path}: {reason}; {'free some space or ' if full else ''}name another place")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -58,13 +66,16 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor], description: dict[str, str] | None = None) -> None:
-    """Writes contiguous CPU tensors that share no memory, and texts beside them, as safetensors, atomically."""
+def write_tensors(path: Path, tensors: dict[str, Tensor], description: str = "") -> None:
+    """Writes contiguous CPU tensors that share no memory, and a text beside them, as safetensors, atomically.
+
+    The text is the entry `dgss` of the file's metadata, and the only one: safetensors writes several in random order.
+    """
     import safetensors.torch  # inside: this file is read by what must not load torch
 
     with atomic_path(path) as temporary:
         try:
-            safetensors.torch.save_file(tensors, temporary, description)
+            safetensors.torch.save_file(tensors, temporary, {"dgss": description} if description else None)
         except safetensors.SafetensorError as error:  # a full disk: `atomic_path` tells it as it tells all others
             raise OSError(str(error)) from error
 
@@ -91,8 +102,17 @@ def path_errors(path: Path) -> Iterator[None]:
     """Turns what the system says of a path that cannot be looked at, such as too long a name, into a `DataError`."""
     try:
         yield
-    except OSError as error:
-        raise DataError(f"cannot use {path}: {error.strerror or error}; name another place") from error
+    except (OSError, RuntimeError) as error:  # the latter: `~name` of nobody
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"cannot use {path}: {reason}; name another place") from error
+
+
+def check_place(path: Path) -> None:
+    """Raises `DataError` where nothing can be written at `path`, as far as that can be seen without writing."""
+    with path_errors(path):
+        there = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise DataError(f"cannot write {path}: {there} is no folder that you may write in; name another place")
 
 
 def usable_cores() -> int:
@@ -142,11 +162,16 @@ class FolderLock:
                 time.sleep(_POLL)
 
 
+RUNS = Path("runs")
+"""Where the run of a recipe lies unless another folder is named."""
+
+
 class RunFolder:
     """The folder of a training run, and what lies where in it."""
 
     def __init__(self, path: Path) -> None:
-        self.path = Path(path).expanduser()
+        with path_errors(path):
+            self.path = Path(path).expanduser()
         self.recipe = self.path / "recipe.yaml"
         self.preview = self.path / "preview.png"
         self.metrics = self.path / "metrics.jsonl"
@@ -156,29 +181,68 @@ class RunFolder:
         self.page = self.path / "report.html"
         self.scores = self.path / "report.json"
 
-    @property
-    def finished(self) -> bool:
-        """Whether training and scoring have ended."""
-        return self.weights.is_file() and self.scores.is_file()
+    def picture(self, domain: str) -> Path:
+        """The predictions on a domain."""
+        return self.predictions / f"{domain}.png"
+
+    def finished(self, domains: Iterable[str]) -> bool:
+        """Whether training and scoring on `domains` have ended and all that they wrote is still there."""
+        return all(path.is_file() for path in (self.weights, self.scores, self.page, *map(self.picture, domains)))
+
+    def forget_scores(self) -> None:
+        """Removes what an earlier scoring wrote; the numbers first, since they say that all is there."""
+        with path_errors(self.path):
+            for path in (self.scores, self.page, *self.predictions.glob("*.png")):
+                path.unlink(missing_ok=True)
+
+    def read_scores(self) -> dict[str, Any]:
+        """What `report.json` holds. Raises `DataError` where that is no result of a run."""
+        try:
+            scores = json.loads(self.scores.read_text(encoding="utf-8"))
+            if not isinstance(scores, dict):
+                raise ValueError("it should hold names and numbers")
+            for key in ("source", "mean", "rpd"):
+                if not isinstance(scores.get(key), int | float | None):
+                    raise ValueError(f"its {key} is no number")
+        except (OSError, ValueError) as error:
+            raise DataError(f"{self.scores} cannot be read ({error}); remove it and train with --resume") from error
+        return scores
+
+    def how_to_go_on(self) -> str:
+        """The command that takes up a stopped run, as a person types it."""
+        path = str(self.path)
+        quoted = subprocess.list2cmdline([path]) if sys.platform == "win32" else shlex.quote(path)
+        return f"go on with: dgss train --resume --out {quoted}"
 
     def begun(self, resume: bool) -> bool:
         """Whether a run in here is to go on; raises where none may begin, or with `resume` none is there to go on."""
         with path_errors(self.path):
-            if self.path.is_file():
+            there = self.path.is_dir()
+            if self.path.exists() and not there:
                 raise DataError(f"{self.path} is a file, not a folder; name another with --out")
-            if not self.path.is_dir() or self._nothing_trained():
+            if resume and not self.recipe.is_file():
+                why = "no recipe.yaml in it" if there else "there is no such folder"
+                raise DataError(
+                    f"{self.path} holds no run to go on with ({why}); name the folder of a run with --out, "
+                    f"or leave --resume out to begin one"
+                )
+            if not there or self._is_free():
                 return False
         if not resume:
             raise DgssError(f"{self.path} is not empty; go on in it with --resume, or name another folder with --out")
-        if not self.recipe.is_file():
-            raise DataError(f"{self.path} holds no run (no recipe.yaml); name another folder with --out")
         return True
 
-    def _nothing_trained(self) -> bool:
+    @property
+    def trained(self) -> bool:
+        """Whether there is anything in here that took training to make."""
+        return self.weights.exists() or any(self.checkpoints.glob("*.json"))
+
+    def _is_free(self) -> bool:
         """Whether the folder is empty but for what a run leaves that failed before its first checkpoint."""
         left = {entry.name for entry in self.path.iterdir() if not _is_ours(entry)}
+        early = {path.name for path in (self.recipe, self.preview, self.metrics, self.checkpoints)}
         # the lock tells such a recipe from one that a person keeps here
-        return not left or (left <= {self.recipe.name, self.preview.name} and (self.path / ".lock").exists())
+        return not left or (left <= early and (self.path / ".lock").exists() and not self.trained)
 
 
 def _try_lock(descriptor: int) -> bool:

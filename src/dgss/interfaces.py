@@ -10,14 +10,24 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from dgss.labels import LabelSpace
+from dgss.labels import LabelMap, LabelSpace
+
+Size = tuple[int, int]
+"""(H, W) in pixels."""
+Picture = NDArray[np.uint8]
+"""(H, W, 3), RGB."""
+ImageLike = str | Path | Image.Image | NDArray[Any]
+"""What is read as an image: a file, a Pillow image, an array."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +38,8 @@ class Sample:
     everything random about the sample follows from (seed, number).
     """
 
-    image: NDArray[np.uint8]
-    label: NDArray[np.uint8]
+    image: Picture
+    label: LabelMap
     number: int
 
 

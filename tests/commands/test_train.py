@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from typer.testing import Result
 
 from dgss.api.load import load_model
 from dgss.api.train import train
-from dgss.errors import RecipeError
+from dgss.errors import DgssError, RecipeError
 from dgss.files import FolderLock
 from dgss.methods.mask2former import Mask2FormerSettings
 from dgss.recipes.schema import Recipe
@@ -28,6 +29,7 @@ from tests.commands.conftest import TINY
 
 Command = Callable[..., Result]
 NAME = "tqdm-mini-streets"
+ROOT = Path(__file__).parents[2]
 
 
 def same_weights(one: Path, other: Path) -> bool:
@@ -99,6 +101,59 @@ def test_a_folder_of_something_else_is_not_resumed_in(dgss: Command, tmp_path: P
     assert [path.name for path in (tmp_path / "photos").iterdir()] == ["x.txt"]
 
 
+@pytest.fixture
+def nothing_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keeps a test of what may not be trained from training for minutes where it fails."""
+    monkeypatch.setattr("dgss.api.train._fit", lambda *_: pytest.fail("a training was begun"))
+
+
+@pytest.mark.usefixtures("nothing_is_trained")
+def test_resuming_where_no_run_is_begins_none(dgss: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    for folder in ("empty", "typo"):
+        fails(dgss("train", "--resume", "--out", folder), f"{folder} holds no run to go on with")
+        fails(dgss("train", NAME, "--resume", "--out", folder), f"{folder} holds no run to go on with")
+    fails(dgss("train", "--resume"), f"{Path('runs', NAME)} holds no run to go on with (there is no such folder)")
+    with pytest.raises(DgssError, match="typo holds no run to go on with"):
+        train(resume=True, out="typo")
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"] and not list((tmp_path / "empty").iterdir())
+
+
+def test_a_run_in_the_usual_folder_is_resumed_with_its_own_recipe(
+    dgss: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(trained, Path("runs", NAME))
+    result = dgss("train", "--resume")
+    assert result.exit_code == 0, result.output
+    assert "is finished already; to train anew remove it or name another with --out" in result.stdout
+    assert train(resume=True, progress=Progress(quiet=True)).recipe.training.steps == 3
+
+
+def test_a_folder_that_may_not_be_read_is_no_wrong_usage(
+    dgss: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "photos").mkdir()
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    fails(dgss("train", "--out", tmp_path / "photos"), "is no folder that you may write in")
+    fails(dgss("train", "--out", "~nobody-of-this-name/run"), "cannot use ~nobody-of-this-name")
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_the_demo_begins_once_and_then_goes_on(tmp_path: Path) -> None:
+    def told(demo: str) -> str:
+        command = ["make", "--dry-run", "demo", f"DEMO={demo}"]
+        lines = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+        return next(line.partition('" train ')[2] for line in lines if " train " in line)
+
+    demo = tmp_path / "a demo"
+    assert told(str(demo)) == f'{NAME} --out "{demo}"'
+    demo.mkdir()
+    (demo / "recipe.yaml").touch()
+    assert told(str(demo)) == f'--resume --out "{demo}"'
+
+
 def test_a_folder_in_use_is_refused(dgss: Command, cache: Path, tmp_path: Path) -> None:
     with FolderLock(tmp_path / "run"):
         fails(dgss("train", *TINY, "training.steps=1", "--out", tmp_path / "run"), "in use by another process")
@@ -120,7 +175,63 @@ def test_data_that_are_missing_are_told_before_the_folder_is_made(
     fails(dgss("train", "tqdm-mini-camvid"), "--data DIR")
     fails(dgss("train", "tqdm-mini-camvid", "--data", tmp_path), "train.txt")
     fails(dgss("train", NAME, "targets=[camvid]"), "camvid needs a folder")
+    dry = dgss("train", NAME, *TINY, "targets=[camvid]", "--dry-run")
+    fails(dry, "camvid needs a folder")
+    assert "parameters:" in dry.stdout
     assert not list(tmp_path.iterdir())
+
+
+WRONG_NAMES = {
+    "tqdm-mini-street": "no recipe is called 'tqdm-mini-street'",
+    "a run": "a run is the folder of a run, not a recipe; go on with: dgss train --resume --out 'a run'",
+    "x" * 300: "File name too long",
+    "none.yaml": "no recipe file none.yaml",
+    "--out=a run": "a run is not empty",
+    "--resume --out=typo": "typo holds no run",
+}
+
+
+def test_a_name_that_is_wrong_is_told_before_torch_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "a run").mkdir()
+    (tmp_path / "a run" / "recipe.yaml").touch()
+    code = (
+        "import sys\n"
+        "from dgss.cli import app\n"
+        f"for name in {list(WRONG_NAMES)!r}:\n"
+        "    arguments = name.split(' ', 1) if name.startswith('--resume') else [name]\n"
+        "    try:\n        app(['train', *arguments])\n"
+        "    except SystemExit as end:\n        assert end.code == 1\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    told = done.stderr.splitlines()
+    assert done.returncode == 0 and len(told) == len(WRONG_NAMES), done.stderr
+    for line, expected in zip(told, WRONG_NAMES.values(), strict=True):
+        assert line.startswith("error: ") and expected in line
+    assert [path.name for path in tmp_path.iterdir()] == ["a run"]
+
+
+def test_an_override_may_be_longer_than_the_name_of_a_file(dgss: Command) -> None:
+    fails(dgss("train", f"targets=[{', '.join(['streets-nigth'] * 30)}]"), "did you mean 'streets-night'")
+
+
+@pytest.mark.usefixtures("nothing_is_trained")
+def test_a_run_stays_in_the_folder_of_runs(dgss: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for name in ("..", ".", "a/b", "../a", "x" * 300):
+        fails(dgss("train", NAME, *TINY, f"name={name}"), "name = ")
+    assert [path.name for path in tmp_path.iterdir()] == ["here"] and not list((tmp_path / "here").iterdir())
+
+
+@pytest.mark.usefixtures("nothing_is_trained")
+def test_arguments_of_a_wrong_type_are_named() -> None:
+    wrong: dict[str, object] = {"recipe": 3, "out": 3, "data": 5, "resume": "yes", "device": 0}
+    for name, value in wrong.items():
+        with pytest.raises(DgssError, match=f"^{name} is "):
+            train(**{name: value})  # type: ignore[arg-type]
+    with pytest.raises(DgssError, match="File name too long"):
+        train("x" * 300)
 
 
 def test_usage_errors_keep_their_own_exit_code(dgss: Command) -> None:
@@ -172,10 +283,76 @@ def test_other_targets_on_a_finished_run_are_scored_anew(
 ) -> None:
     copied = tmp_path / "copy"
     shutil.copytree(trained, copied)
+    shutil.rmtree(copied / "checkpoints")  # the model is there, so nothing is trained
     result = dgss("train", "--resume", "--out", copied, "targets=[]", "--json")
     assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout)["targets"] == {}
+    scores = json.loads(result.stdout)
+    assert scores["targets"] == {} and f"training {NAME}" not in result.stderr
+    assert scores["source"] == json.loads((trained / "report.json").read_text(encoding="utf-8"))["source"]
     assert same_weights(copied, trained)
+    assert [path.name for path in (copied / "predictions").iterdir()] == ["streets-game.png"]
+
+
+def test_old_scores_are_gone_before_new_ones_are_there(
+    dgss: Command, cache: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise DgssError("enough")
+
+    copied = tmp_path / "copy"
+    shutil.copytree(trained, copied)
+    monkeypatch.setattr("dgss.api.train.score", refuse)
+    fails(dgss("train", "--resume", "--out", copied, "targets=[]"), "enough")
+    left = {path.name for path in copied.rglob("*")}
+    assert not left & {"report.json", "report.html", "streets-game.png", "streets-night.png"}
+
+
+@pytest.mark.parametrize("lost", ["report.html", "predictions/streets-night.png"])
+def test_what_is_lost_of_a_finished_run_is_made_again(
+    lost: str, dgss: Command, cache: Path, trained: Path, tmp_path: Path
+) -> None:
+    copied = tmp_path / "copy"
+    shutil.copytree(trained, copied)
+    (copied / lost).unlink()
+    result = dgss("train", "--resume", "--out", copied)
+    assert result.exit_code == 0, result.output
+    assert (copied / lost).is_file() and "report.html" in result.stdout
+
+
+def test_a_failure_after_training_says_that_the_model_is_saved(
+    dgss: Command, cache: Path, trained: Path, tmp_path: Path
+) -> None:
+    copied = tmp_path / "copy"
+    shutil.copytree(trained, copied)
+    (copied / "report.json").unlink()
+    label = next((cache / "streets" / "128x64" / "streets-night").rglob("*_gtFine_labelTrainIds.png"))
+    whole = label.read_bytes()
+    Image.new("L", (128, 64), 77).save(label)
+    result = dgss("train", "--resume", "--out", copied)
+    fails(result, f"{label}: value 77", "the model is saved, only its scores are missing", f"--out {copied}")
+    label.write_bytes(whole)
+    again = dgss("train", "--resume", "--out", copied)
+    assert again.exit_code == 0 and f"training {NAME}" not in again.stdout, again.output
+
+
+@pytest.mark.parametrize(
+    ("place", "advice"),
+    [
+        ("dgss.recipes.schema.Recipe.build", "take a smaller model"),
+        ("dgss.api.train._preview", "lower drawn.size (64, 128)"),
+        ("dgss.data.loader.Loader.batch", "lower training.batch_size (1)"),
+        ("dgss.api.train.score", "the model is saved"),
+    ],
+)
+def test_lack_of_memory_is_one_line_wherever_it_shows(
+    place: str, advice: str, dgss: Command, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lack(*_: object) -> None:
+        raise MemoryError("Unable to allocate 9 TB")
+
+    monkeypatch.setattr(place, lack)
+    command = ("train", NAME, *TINY, "training.steps=1", "targets=[]", "--out", tmp_path / "run")
+    fails(dgss(*command), "out of memory (Unable to allocate 9 TB)", advice)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are sent another way there")
@@ -242,12 +419,15 @@ def test_a_run_that_failed_before_its_first_checkpoint_needs_no_resume(
     command = ("train", NAME, *TINY, "training.steps=1", "targets=[]", "--out", run)
     fails(dgss(*command), "is not empty")
     (run / ".lock").touch()
+    (run / "metrics.jsonl").touch()
+    (run / "checkpoints").mkdir()
     assert dgss(*command).exit_code == 0
 
 
-def test_scores_of_another_form_are_one_line(dgss: Command, trained: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["[1]", '{"source": "x"}', "{", ""])
+def test_scores_of_another_form_are_one_line(text: str, dgss: Command, trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained, tmp_path / "copy")
-    (tmp_path / "copy" / "report.json").write_text("[1]", encoding="utf-8")
+    (tmp_path / "copy" / "report.json").write_text(text, encoding="utf-8")
     fails(dgss("train", "--resume", "--out", tmp_path / "copy"), "report.json cannot be read")
 
 

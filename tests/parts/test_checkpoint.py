@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -10,6 +12,7 @@ from types import ModuleType
 import pytest
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import nn
 
 from dgss import files
@@ -157,16 +160,39 @@ def test_killed_at_any_write_the_old_or_the_new_counts(
 
 
 def test_metrics_after_the_restored_step_are_dropped_and_cut_lines_too(tmp_path: Path) -> None:
-    metrics = MetricsFile(tmp_path / "metrics.jsonl")
+    metrics = MetricsFile(tmp_path / "metrics.jsonl", never)
     assert metrics.rows() == []
     for step in (1, 2, 3):
-        metrics.write({"step": step, "loss": step / 3})
+        metrics.write({"step": step, "seconds": step / 3})
     with metrics.path.open("a", encoding="utf-8") as file:
         file.write('{"step": 4, "lo')
     metrics.keep_until(2)
-    assert metrics.rows() == [{"step": 1, "loss": 1 / 3}, {"step": 2, "loss": 2 / 3}]
-    metrics.write({"step": 3, "loss": 0.5})
+    assert metrics.rows() == [{"step": 1, "seconds": 1 / 3}, {"step": 2, "seconds": 2 / 3}]
+    metrics.write({"step": 3, "seconds": 0.5})
     assert [json.loads(line)["step"] for line in metrics.path.read_text(encoding="utf-8").splitlines()] == [1, 2, 3]
+
+
+def test_damaged_lines_of_metrics_are_counted(tmp_path: Path) -> None:
+    told: list[str] = []
+    metrics = MetricsFile(tmp_path / "metrics.jsonl", told.append)
+    whole = '{"step": 1, "seconds": 0.5}'
+    metrics.path.write_text(f'{whole}\n{whole[:9]}\n[1]\n{{"step": 2}}\n{whole}\n{{"ste', encoding="utf-8")
+    assert len(metrics.rows()) == 2
+    assert told == [f"3 of 6 lines of {metrics.path} are damaged and left out"]
+
+
+def test_equal_weights_are_equal_files(tmp_path: Path) -> None:
+    """Broken by several entries of metadata: safetensors draws their order anew for every file."""
+    for number in range(8):
+        save_weights(tmp_path / str(number), Model().state_dict(), "name: x\n", step=7)
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+
+
+def test_weights_of_another_program_are_refused(tmp_path: Path) -> None:
+    for description in (None, {"dgss": "[1]"}, {"dgss": "x"}, {"format": "pt"}):
+        save_file({"a": torch.ones(2)}, tmp_path / "x", description)
+        with pytest.raises(WeightsError, match="not written by this version of dgss"):
+            read_weights(tmp_path / "x")
 
 
 def test_weights_are_stored_with_their_recipe_and_read_back_equal(tmp_path: Path) -> None:
@@ -210,6 +236,28 @@ def test_steps_are_counted_as_numbers_not_as_text(tmp_path: Path) -> None:
         save_checkpoint(tmp_path, Position(step, threads=3), *build())
     assert {path.stem for path in tmp_path.iterdir()} == {"1000000", "1000001"}
     assert restore_checkpoint(tmp_path, *build(), never) == Position(1_000_001, threads=3)
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.ENOSPC, "; free some space or name another place"),
+        (errno.EDQUOT, "; free some space or name another place"),
+        (errno.EACCES, "Permission denied; name another place"),
+    ],
+)
+def test_the_advice_fits_the_reason(number: int, advice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number), "some space.part")
+
+    monkeypatch.setattr("tempfile.mkstemp", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
+    for write in (
+        lambda: files.write_text(tmp_path / "x", "text"),
+        lambda: MetricsFile(tmp_path / "x", never).write({"step": 1}),
+    ):
+        with pytest.raises(DgssError, match=f"{advice}$"):
+            write()
 
 
 @pytest.mark.parametrize("module", [checkpoint, store])

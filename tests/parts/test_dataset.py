@@ -118,6 +118,41 @@ def test_huge_pictures_are_refused_before_decoding(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
     with pytest.raises(DataError, match="7x5 pixels"):
         read_image(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)  # Pillow refuses twice as many by itself
+    with pytest.raises(DataError, match=r"a\.png has too many pixels, at most 80 million are read; shrink it first"):
+        read_image(path)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (PermissionError(13, "Permission denied"), "cannot be read: Permission denied"),
+        (OSError("unrecognized data stream contents when reading image file"), "cannot be decoded: unrecognized"),
+    ],
+)
+def test_the_system_and_the_decoder_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, told: str
+) -> None:  # mutation: "fetch the file again" for a file that may not be read
+    def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(DataError, match=told):
+        read_image(tmp_path / "a.png")
+    with pytest.raises(DataError, match="should be a path"):
+        read_image(5)  # type: ignore[arg-type]
+    with pytest.raises(DataError):
+        read_image("x" * 300)
+
+
+def test_a_lack_of_memory_is_no_fault_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: object) -> None:
+        raise MemoryError
+
+    path = saved(tmp_path / "a.png", Image.fromarray(PIXELS))
+    monkeypatch.setattr(Image.Image, "load", full)
+    with pytest.raises(MemoryError):  # mutation: DataError, "cannot be decoded"
+        read_image(path)
 
 
 @pytest.mark.parametrize(

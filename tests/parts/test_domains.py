@@ -59,6 +59,9 @@ def test_order_and_count_are_fixed(tmp_path: Path) -> None:  # mutation: no sort
 def test_unknown_names_are_met_with_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="streets-game"):
         domain("street-game")
+    for odd in (3, None, ["camvid"]):
+        with pytest.raises(DataError, match="no domain is called"):
+            domain(odd)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="'val'"):
         domain("camvid").pairs(tmp_path, "vall")
 

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
 from torch import Tensor, nn
 
-from dgss.errors import DeviceError, DgssError
+from dgss import files
+from dgss.errors import DeviceError, DgssError, memory_errors
 from dgss.files import RunFolder
 from dgss.interfaces import Batch, Method, SampleGenerator
 from dgss.labels import label_space
 from dgss.methods.tqdm import TqdmSettings
-from dgss.training import devices, loop
-from dgss.training.devices import choose_device, memory_errors, peak_memory, random_of_step
+from dgss.training import devices, loop, progress
+from dgss.training.devices import choose_device, peak_memory, random_of_step
 from dgss.training.loggers import MetricsFile
-from dgss.training.loop import LoopSettings, StepReport, Stopped, fit, how_to_go_on
+from dgss.training.loop import LoopSettings, StepReport, Stopped, StopRequest, fit
 from dgss.training.optimizer import OptimizerSettings, learning_rate
 from dgss.training.progress import Progress, duration
 from tests.parts.tiny import tiny_batch, tiny_towers
@@ -75,8 +78,12 @@ def equal(one: nn.Module, other: nn.Module) -> bool:
 
 
 def without_times(folder: Path) -> list[dict[str, object]]:
-    rows = MetricsFile(folder / "metrics.jsonl").rows()
+    rows = MetricsFile(folder / "metrics.jsonl", never).rows()
     return [{key: row[key] for key in row if key not in ("seconds", "images_per_second")} for row in rows]
+
+
+def never(text: str) -> None:
+    raise AssertionError(text)
 
 
 class Crash(Exception):  # noqa: N818
@@ -158,6 +165,43 @@ def test_a_signal_saves_and_says_how_to_go_on(number: signal.Signals, tmp_path: 
     assert equal(resumed, run(tmp_path / "whole"))
 
 
+def send(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+def test_a_second_signal_while_the_first_is_saving_ends_at_once_and_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(loop, "save_checkpoint", lambda *_: send(signal.SIGTERM))
+    with pytest.raises(Stopped, match=r"^stopped; go on with: dgss train --resume") as stopped:
+        run(tmp_path, on_step=lambda _: send(signal.SIGINT))
+    assert stopped.value.exit_code == 128 + signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
+def test_a_signal_after_the_last_step_is_not_lost(tmp_path: Path) -> None:
+    with pytest.raises(Stopped) as stopped:
+        run(tmp_path, on_step=lambda report: send(signal.SIGINT) if report.step == report.steps else None)
+    assert stopped.value.exit_code == 130
+    assert (tmp_path / "checkpoints" / "000005.json").exists()
+
+
+def test_a_signal_that_also_ends_the_processes_that_prepare_batches_is_told_as_a_stop(tmp_path: Path) -> None:
+    with pytest.raises(Stopped), StopRequest(RunFolder(tmp_path)):
+        send(signal.SIGTERM)
+        raise RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_outside_the_steps_a_signal_stops_at_once(number: signal.Signals, tmp_path: Path) -> None:
+    handler = signal.getsignal(number)
+    with pytest.raises(Stopped, match="go on with") as stopped, StopRequest(RunFolder(tmp_path), at_once=True):
+        send(number)
+        pytest.fail("went on")
+    assert stopped.value.exit_code == 128 + number and signal.getsignal(number) is handler
+
+
 class Explodes(nn.Module):
     def __init__(self, method: Method) -> None:
         super().__init__()
@@ -178,6 +222,23 @@ def test_a_loss_that_is_no_number_stops_and_is_named(tmp_path: Path) -> None:
     method: Method = Explodes(build())  # type: ignore[assignment]
     with pytest.raises(DgssError, match=r"step 1: .*\(broken = nan, large = inf\); lower training\.optimizer\.lr"):
         fit(method, Batches(), SETTINGS, RunFolder(tmp_path), 0, CPU, Progress(quiet=True))
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+class Undefined(Explodes):
+    """The loss is a number, its gradient is none."""
+
+    def losses(self, prediction: object, batch: Batch, generator: SampleGenerator) -> dict[str, Tensor]:
+        return {
+            "root": sum(parameter.sum() for parameter in self.parameters() if parameter.requires_grad).mul(0).sqrt()
+        }
+
+
+def test_weights_that_are_no_numbers_are_not_saved(tmp_path: Path) -> None:
+    method: Method = Undefined(build())  # type: ignore[assignment]
+    settings = SETTINGS.model_copy(update={"steps": 1})
+    with pytest.raises(DgssError, match=r"step 1: method\..* holds what is no number any more; lower training\."):
+        fit(method, Batches(), settings, RunFolder(tmp_path), 0, CPU, Progress(quiet=True))
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
@@ -202,9 +263,9 @@ def test_every_setting_changes_the_training(name: str, tmp_path: Path) -> None:
 
 def test_checkpoints_and_rows_come_as_often_as_asked_and_at_the_end(tmp_path: Path) -> None:
     run(tmp_path, SETTINGS.model_copy(update={"checkpoint_every": 3, "log_every": 2}))
-    assert [row["step"] for row in MetricsFile(tmp_path / "metrics.jsonl").rows()] == [2, 4, 5]
+    assert [row["step"] for row in MetricsFile(tmp_path / "metrics.jsonl", never).rows()] == [2, 4, 5]
     assert sorted(path.stem for path in (tmp_path / "checkpoints").glob("*.json")) == ["000003", "000005"]
-    row = MetricsFile(tmp_path / "metrics.jsonl").rows()[-1]
+    row = MetricsFile(tmp_path / "metrics.jsonl", never).rows()[-1]
     assert row["loss"] == pytest.approx(sum(row["terms"].values()), rel=1e-5)
 
 
@@ -227,6 +288,29 @@ def test_lack_of_memory_says_what_to_lower() -> None:
         torch.empty(2**50)
     with pytest.raises(RuntimeError, match="size of tensor"), memory_errors("lower it"):
         torch.zeros(3) + torch.zeros(4)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (MemoryError(), "^out of memory: lower it$"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "Tried to allocate 2 GiB"),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), "MPS backend"),
+        (RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"), "DataLoader worker"),
+    ],
+)
+def test_lack_of_memory_is_known_by_each_of_its_names(error: Exception, reason: str) -> None:
+    with pytest.raises(DeviceError, match=reason), memory_errors("lower it"):
+        raise error
+
+
+def test_lack_of_memory_in_opencv_is_known_and_its_other_errors_are_not() -> None:
+    lacking = cv2.error("Insufficient memory")
+    lacking.code = cv2.Error.StsNoMem
+    with pytest.raises(DeviceError, match="lower it"), memory_errors("lower it"):
+        raise lacking
+    with pytest.raises(cv2.error), memory_errors("lower it"):
+        cv2.imdecode(torch.zeros(0, dtype=torch.uint8).numpy(), -1)
 
 
 def test_peak_memory_grows_with_what_is_held() -> None:
@@ -281,6 +365,35 @@ def test_peak_memory_is_known_where_the_system_does_not_state_it(
 
 def test_the_way_to_go_on_is_quoted_for_the_shell_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
     folder = RunFolder(Path("a run"))
-    assert how_to_go_on(folder).endswith("--out 'a run'")
-    monkeypatch.setattr(loop.sys, "platform", "win32")
-    assert how_to_go_on(folder).endswith('--out "a run"')
+    assert folder.how_to_go_on().endswith("--out 'a run'")
+    monkeypatch.setattr(files.sys, "platform", "win32")
+    assert folder.how_to_go_on().endswith('--out "a run"')
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def lines_of(stream: io.StringIO, work: Callable[[Callable[[int, int, str], None]], None]) -> list[str]:
+    """What stands on the stream when a bar for some work has ended, without what the bar itself was."""
+    with Progress(stream).bar("drawing") as advance:
+        work(advance)
+    return [line for line in stream.getvalue().split("\x1b[2K")[-1].splitlines() if "drawing" in line]
+
+
+def work(advance: Callable[[int, int, str], None]) -> None:
+    advance(1, 2, "")
+    advance(2, 2, "well")
+
+
+def test_on_a_terminal_a_short_work_leaves_no_line_and_a_long_one_leaves_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    assert lines_of(Terminal(), work) == []
+    monkeypatch.setattr(progress, "_LINE_EVERY", 0.0)
+    assert lines_of(Terminal(), work) == ["drawing 2/2, took 0 s, well"]
+
+
+def test_elsewhere_every_work_leaves_a_line_and_one_that_did_nothing_none() -> None:
+    assert lines_of(io.StringIO(), work) == ["drawing 2/2, took 0 s, well"]
+    assert lines_of(io.StringIO(), lambda _: None) == []

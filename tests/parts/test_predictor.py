@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -12,7 +13,7 @@ from PIL import Image
 
 from dgss.data.dataset import read_image
 from dgss.errors import DataError, DeviceError
-from dgss.inference.predictor import Model, Segmentation
+from dgss.inference.predictor import Model, Segmentation, letters
 from dgss.inference.windows import InferenceSettings
 from dgss.labels import label_space
 from tests.parts.standin import ColourMethod, blocks, paint
@@ -81,24 +82,51 @@ def test_windows_and_flips_are_used(change: dict[str, object]) -> None:  # mutat
 
 
 def test_overlay_blends_and_draws_borders() -> None:
-    found = model().predict(IMAGE)
+    label = blocks(64, 96, 19, seed=0)
+    image = paint(label, "cityscapes19")
+    found = model().predict(image)
     shown = found.overlay(strength=0.5)
-    assert shown.shape == IMAGE.shape and shown.dtype == np.uint8
-    inner = np.zeros_like(LABEL, bool)
-    inner[1:-1, 1:-1] = (LABEL[1:-1, 1:-1] == LABEL[1:-1, 2:]) & (LABEL[1:-1, 1:-1] == LABEL[2:, 1:-1])
-    np.testing.assert_array_equal(shown[inner], IMAGE[inner])  # the picture is painted in the classes' colours
-    assert (shown[~inner & (LABEL != 255)].mean() > IMAGE[~inner].mean()).all(), "borders are light"
-    np.testing.assert_array_equal(found.image, IMAGE)
-    grey = Segmentation(LABEL, None, CITY, np.full_like(IMAGE, 100)).overlay(strength=0.25)
-    np.testing.assert_allclose(grey[inner], 75 + 0.25 * IMAGE[inner], atol=1)
+    assert shown.shape == image.shape and shown.dtype == np.uint8
+    inner = np.zeros_like(label, bool)
+    inner[1:-1, 1:-1] = (label[1:-1, 1:-1] == label[1:-1, 2:]) & (label[1:-1, 1:-1] == label[2:, 1:-1])
+    np.testing.assert_array_equal(shown[inner], image[inner])  # the picture is painted in the classes' colours
+    assert (shown[~inner & (label != 255)].mean() > image[~inner].mean()).all(), "borders are light"
+    np.testing.assert_array_equal(found.image, image)
+    grey = Segmentation(label, None, CITY, np.full_like(image, 100)).overlay(strength=0.25)
+    np.testing.assert_allclose(grey[inner], 75 + 0.25 * image[inner], atol=1)
 
 
-def test_a_legend_names_the_classes_found() -> None:
-    shown = Segmentation(np.full((32, 48), 13, np.uint8), None, CITY, IMAGE).overlay(legend=True)
-    strip = shown[32:]
-    assert strip.shape[1:] == (48, 3) and strip.shape[0] > 0
-    assert (strip == CITY.colours[13]).all(-1).sum() > 50, "the swatch of the class"
-    assert not (strip == CITY.colours[0]).all(-1).any(), "a class that is not there"
+def halves(height: int, width: int) -> Segmentation:
+    """Road on the left, a traffic light on the right, grey."""
+    label = np.repeat([[0, 6]], width // 2, 1).repeat(height, 0).astype(np.uint8)
+    return Segmentation(label, None, CITY, np.full((height, width, 3), 100, np.uint8))
+
+
+@pytest.mark.parametrize(("size", "thick"), [((48, 64), 0), ((100, 200), 1), ((1500, 2400), 2)])
+def test_borders_fit_the_picture(size: tuple[int, int], thick: int) -> None:  # mutation: one pixel in every picture
+    row = halves(*size).overlay()[size[0] // 2].astype(int)
+    light = (row > row[[0, -1]].max(0)).all(-1)
+    assert light.sum() == thick
+
+
+@pytest.mark.parametrize(("size", "letters"), [((48, 64), 12), ((360, 480), 12), ((1800, 2400), 25)])
+def test_a_legend_can_be_read_below_any_picture(size: tuple[int, int], letters: int) -> None:
+    """mutation: as wide as a narrow picture, which cuts the names; letters of one size"""
+    found = halves(*size)
+    shown = found.overlay(legend=True)
+    picture, strip = shown[: size[0]], shown[size[0] :]
+    np.testing.assert_array_equal(picture[:, : size[1]], found.overlay())
+    assert (picture[:, size[1] :] == 255).all(), "a narrow picture has a white margin"
+    assert (strip[:, -1] == 255).all(), "no name is cut"
+    for number in (0, 6):
+        swatch = np.flatnonzero((strip == CITY.colours[number]).all(-1).any(1))
+        assert letters * 0.7 < len(swatch) < letters * 1.4
+    assert not (strip == CITY.colours[1]).all(-1).any(), "a class that is not there"
+
+
+def test_letters_are_more_than_ascii() -> None:  # mutation: Pillow's own font, which shows a box for each of them
+    boxes = {bytes(letters(12).getmask(letter)) for letter in "ßüé\uffff"}
+    assert len(boxes) == 4
 
 
 def test_saved_labels_come_back_with_their_colours(tmp_path: Path) -> None:  # mutation: colours saved, palette off
@@ -127,9 +155,8 @@ def test_labels_enlarged_in_strips_are_the_same(flip: bool, monkeypatch: pytest.
     assert strips.scores is None and np.array_equal(strips.labels, whole.labels)
     again = small.predict(image).scores
     assert again is not None
-    np.testing.assert_allclose(
-        again, whole.scores, rtol=1e-5
-    )  # exp of vectors of another length differs in its last bit
+    # exp of vectors of another length differs in its last bit
+    np.testing.assert_allclose(again, whole.scores, rtol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(2, 2000), (100, 1601)])
@@ -138,18 +165,35 @@ def test_a_sliver_is_refused_before_it_is_enlarged(shape: tuple[int, int]) -> No
     with pytest.raises(DataError, match="at most 16:1"):
         ready.predict(np.zeros((*shape, 3), np.uint8))
     with pytest.raises(DataError, match="million pixels"):
-        model(InferenceSettings(short_edge=9000)).predict(IMAGE)
+        model(InferenceSettings(short_edge=8192)).predict(IMAGE)
     assert not ready.method.calls
 
 
-@pytest.mark.parametrize("error", [RuntimeError("DefaultCPUAllocator: can't allocate memory"), MemoryError()])
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+        cv2.error("OpenCV(5.0.0) alloc.cpp:73: error: (-4:Insufficient memory) Failed to allocate 12 bytes"),
+    ],
+)
 def test_a_lack_of_main_memory_is_a_foreseen_failure(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise error
 
     ready = model()
     monkeypatch.setattr(ready.method, "forward", full)
-    with pytest.raises(DeviceError, match="not enough memory"):
+    with pytest.raises(DeviceError, match=r"^out of memory.*: shrink the image"):
         ready.predict(IMAGE)
-    with pytest.raises(DeviceError, match="not enough memory"):
+    with pytest.raises(DeviceError, match=r"^out of memory.*: shrink the image"):
         ready.scores(torch.rand(1, 3, 8, 8))
+    with pytest.raises(DeviceError, match=r"^out of memory.*: shrink the image"):
+        Model(ColourMethod(CITY), full).predict("large.png")
+
+
+@pytest.mark.parametrize("source", [5, None, [[1, 2], [3, 4]], b"x", torch.rand(3, 8, 8)])
+def test_what_is_no_image_is_one_line(source: object) -> None:  # mutation: 'int' object is not iterable
+    with pytest.raises(DataError, match="should be a path, a Pillow image or an array"):
+        list(model().predict(source))  # type: ignore[call-overload]
+    with pytest.raises(DataError, match=r"should be a path|must be"):
+        model().scores(source)  # type: ignore[arg-type]

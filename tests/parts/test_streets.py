@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -257,6 +259,27 @@ def test_an_unknown_look_names_the_nearest() -> None:
         draw_street(0, "phote")
     with pytest.raises(DataError, match="16 x 16"):
         draw_street(0, "game", (4, 400))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"seed": "7"}, "seed is '7'"),
+        ({"seed": -1}, "seed is -1"),
+        ({"look": ["night"]}, "'night'"),
+        ({"size": 128}, "size is 128"),
+        ({"size": (128, 256, 3)}, "size is"),
+        ({"size": (64.0, 64.0)}, "size is"),
+    ],
+)
+def test_a_wrong_request_is_one_line(wrong: dict[str, Any], told: str) -> None:
+    with pytest.raises(DataError, match=re.escape(told)):
+        draw_street(**wrong)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:  # mutation: type(seed) is int
+    street = draw_street(np.int64(3), size=(np.int64(32), np.int64(64)))
+    np.testing.assert_array_equal(street.image, draw_street(3, size=(32, 64)).image)
 
 
 def test_a_contact_sheet_has_looks_in_rows() -> None:

@@ -7,6 +7,7 @@ Light at the top: listing the domains loads neither torch nor pydantic.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from dgss.data.domains import DOMAINS, Domain, domain
 from dgss.errors import DataError
-from dgss.files import cache_folder
+from dgss.files import cache_folder, path_errors
 from dgss.labels import LabelSpace, label_space
 
 if TYPE_CHECKING:
@@ -33,13 +34,27 @@ def list_domains() -> list[Domain]:
     return list(DOMAINS.values())
 
 
+def as_path(value: str | Path, argument: str) -> Path:
+    """What a user gives as the path `argument`, without `~`. Raises `DataError` where it is none."""
+    if not isinstance(value, str | os.PathLike) or not str(value):
+        found = "an empty word" if value == "" else f"of type {type(value).__name__}"
+        raise DataError(f"{argument} is {found}; it should be a path")
+    with path_errors(Path(value)):
+        return Path(value).expanduser()
+
+
 def as_roots(data: str | Path | Mapping[str, str | Path] | None) -> dict[str, Path]:
-    """What a user gives as `data`, with absolute paths."""
-    given = {DEFAULT: data} if isinstance(data, str | Path) else dict(data or {})
-    for name in given:
+    """What a user gives as `data`, with absolute paths. Raises `DataError` for unknown domains and missing folders."""
+    given = {DEFAULT: data} if data is not None and not isinstance(data, Mapping) else dict(data or {})
+    roots = {name: as_path(folder, "data").absolute() for name, folder in given.items()}
+    for name, folder in roots.items():
         if name != DEFAULT:
             domain(name)
-    return {name: Path(folder).expanduser().absolute() for name, folder in given.items()}
+        with path_errors(folder):
+            if not folder.is_dir():
+                what = "data" if name == DEFAULT else name
+                raise DataError(f"there is no folder {folder} to read {what} from; name another with --data")
+    return roots
 
 
 @dataclass(frozen=True)

@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import metadata, util
+from importlib import metadata
 from pathlib import Path
+from textwrap import shorten
 
 from dgss.errors import DgssError
 from dgss.files import cache_folder, usable_cores, write_text
 
-CORE = ("torch", "torchvision", "timm", "open_clip_torch", "numpy", "opencv-python-headless", "pillow", "pydantic")
-EXTRAS = {
-    "serve": ("fastapi", "uvicorn"),
-    "export": ("onnx", "onnxscript", "onnxruntime"),
-    "analysis": ("sklearn",),
-    "track": ("tensorboard",),
-    "ray": ("ray",),
-    "video": ("imageio",),
-    "hf": ("datasets",),
-}
+# a line of the package's metadata: name, least version, extra
+_REQUIREMENT = re.compile(r"""([\w.-]+)(?:\[.*?\])?(?:\s*>=\s*([\d.]+))?(?:.*extra == ['"]([\w-]+)['"])?""")
 _MEMORY_NEEDED, _DISK_NEEDED = 4e9, 1e9  # bytes; what the default training takes at most
 
 
@@ -62,31 +57,83 @@ class Diagnosis:
 
 def doctor() -> Diagnosis:
     """Versions, device, memory, cores, extras, write access; one line of advice a problem."""
-    checks: tuple[Callable[[], list[Finding]], ...] = (_versions, _device, _machine, _extras, _folders)
+    checks: tuple[Callable[[], list[Finding]], ...] = (_packages, _device, _machine, _folders)
     return Diagnosis(tuple(finding for check in checks for finding in check()))
 
 
-def _versions() -> list[Finding]:
+@dataclass(frozen=True)
+class _Need:
+    """A package that this one needs. least: the version it was tried with first. found: the one there is, if any."""
+
+    name: str
+    least: str
+    found: str | None
+
+    @property
+    def met(self) -> bool:
+        return self.found is not None and _numbers(self.found) >= _numbers(self.least)
+
+    @property
+    def finding(self) -> Finding:
+        wanted = f'"{self.name}>={self.least}"' if self.least else self.name
+        why = f"{self.least} or newer is needed: " if self.least and self.found else ""
+        advice = "" if self.met else f"{why}run `pip install --upgrade {wanted}`"
+        return Finding(self.name, self.found or "missing", advice, serious=not self.met)
+
+
+def _needs() -> dict[str, list[_Need]]:
+    """What the installed package says that it needs, by extra; `""` is the core."""
+    needs: dict[str, list[_Need]] = {"": []}
+    for line in metadata.requires("dgss") or ():
+        if match := _REQUIREMENT.match(line):
+            name, least, extra = match.groups(default="")
+            needs.setdefault(extra, []).append(_Need(name, least, _version(name)))
+    return needs
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in re.findall(r"\d+", re.sub(r"(\.0)+$", "", version.partition("+")[0]))]
+
+
+def _packages() -> list[Finding]:
+    """Python, this package, its core dependencies, its extras."""
     old = sys.version_info < (3, 11)
     findings = [Finding("Python", platform.python_version(), "Python 3.11 or newer is needed" if old else "", old)]
-    for name in ("dgss", *CORE):
-        try:
-            findings.append(Finding(name, metadata.version(name)))
-        except metadata.PackageNotFoundError:
-            findings.append(Finding(name, "missing", f"run `pip install {name}`", serious=name != "dgss"))
+    own = _version("dgss")
+    if own is None:
+        advice = "it runs from a folder of sources, so what it needs is not known: run `pip install -e .` there"
+        return [*findings, Finding("dgss", "not installed", advice)]
+    needs = _needs()
+    findings += [Finding("dgss", own), *(need.finding for need in needs.pop(""))]
+    there = [extra for extra, packages in needs.items() if all(need.met for need in packages)]
+    findings.append(Finding("extras", ", ".join(there) or "none"))
+    if absent := [extra for extra in needs if extra not in there]:
+        advice = f'where one is needed: `pip install "dgss[{absent[0]}]"`, and so on'
+        findings.append(Finding("other extras", ", ".join(absent), advice))
     return findings
 
 
 def _device() -> list[Finding]:
     try:
-        import torch
-        import torchvision  # noqa: F401 - a torchvision that was built for another torch fails here
-    except (ImportError, OSError, RuntimeError) as error:
-        advice = "install torch and torchvision again, both from one place: `pip install --force-reinstall dgss`"
-        return [Finding("device", f"torch cannot be loaded ({error})", advice, serious=True)]
-    if torch.cuda.is_available():
-        memory = torch.cuda.get_device_properties(0).total_memory / 1e9
-        return [Finding("device", f"cuda: {torch.cuda.get_device_name(0)}, {memory:.0f} GB")]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is wrong is told below, in one line
+            import torch
+            import torchvision  # noqa: F401 - a torchvision that was built for another torch fails here
+
+            if torch.cuda.is_available():
+                memory = torch.cuda.get_device_properties(0).total_memory / 1e9
+                return [Finding("device", f"cuda: {torch.cuda.get_device_name(0)}, {memory:.0f} GB")]
+    except Exception as error:  # a broken installation fails in any way
+        advice = "install both again, from one place: `pip install --force-reinstall torch torchvision`"
+        reason = shorten(str(error), 100, placeholder=" ...") or type(error).__name__
+        return [Finding("device", f"torch or torchvision cannot be loaded ({reason})", advice, serious=True)]
     driver = shutil.which("nvidia-smi") is not None
     advice = "a GPU driver is there but torch sees no GPU: install a torch build that fits the driver" if driver else ""
     return [Finding("device", "cpu (no GPU that torch can use)", advice)]
@@ -107,15 +154,6 @@ def _machine() -> list[Finding]:
     return findings
 
 
-def _extras() -> list[Finding]:
-    there = {extra: all(util.find_spec(name) for name in packages) for extra, packages in EXTRAS.items()}
-    absent = [extra for extra, found in there.items() if not found]
-    findings = [Finding("extras", ", ".join(extra for extra, found in there.items() if found) or "none")]
-    if absent:
-        findings.append(Finding("extras not there", f"{', '.join(absent)} (`pip install dgss[NAME]` where needed)"))
-    return findings
-
-
 def _folders() -> list[Finding]:
     return [
         _writable("cache", cache_folder(), "set DGSS_CACHE to a folder you may write in"),
@@ -129,7 +167,8 @@ def _writable(topic: str, folder: Path, advice: str) -> Finding:
         write_text(probe, "x")
         probe.unlink()
     except (DgssError, OSError) as error:
-        return Finding(topic, f"{folder}: {error}", advice, serious=True)
+        reason = getattr(error.__cause__, "strerror", None) or error
+        return Finding(topic, f"{folder} cannot be written: {reason}", advice, serious=True)
     free = shutil.disk_usage(folder).free
     few = (
         f"only {free / 1e9:.1f} GB are free, a run takes up to {_DISK_NEEDED / 1e9:.0f} GB"

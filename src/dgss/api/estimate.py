@@ -10,11 +10,12 @@ import torch
 
 from dgss.api.load import TrainedModel
 from dgss.data.domains import domain
+from dgss.errors import memory_errors
 from dgss.files import usable_cores
 from dgss.interfaces import Batch, Method
 from dgss.recipes.schema import Recipe
 from dgss.streets.draw import draw_street
-from dgss.training.devices import choose_device, cpu_threads, memory_errors, peak_memory
+from dgss.training.devices import choose_device, cpu_threads, peak_memory
 from dgss.training.loop import train_step
 from dgss.training.optimizer import build_optimizer
 from dgss.training.progress import duration
@@ -52,15 +53,15 @@ class Estimate:
 def estimate(recipe: Recipe, device: str = "auto") -> Estimate:
     """Builds the model of a recipe, makes two steps on random pictures, draws and labels one street."""
     where, settings = choose_device(device), recipe.training
-    method = recipe.build().to(where).train()
-    trained = sum(parameter.numel() for group in method.parameter_groups() for _, parameter in group.parameters)
     advice = f"lower training.batch_size ({settings.batch_size}) or size"
     with cpu_threads(settings.threads), memory_errors(advice):
+        method = recipe.build().to(where).train()
         step = _time_step(method, recipe, where)
         memory = torch.cuda.max_memory_allocated(where) / 1e9 if where.type == "cuda" else peak_memory()
         model = TrainedModel(method, recipe, where)
         picture = torch.rand(1, 3, *recipe.drawn.size, generator=torch.Generator().manual_seed(recipe.seed))
         label = _seconds(lambda: model.scores(picture))
+    trained = sum(parameter.numel() for group in method.parameter_groups() for _, parameter in group.parameters)
     drawn = sum(domain(name).drawn is not None for name in {recipe.source, *recipe.targets})
     scored = drawn * recipe.drawn.score_images
     pictures = scored + (recipe.drawn.train_images if domain(recipe.source).drawn else 0)

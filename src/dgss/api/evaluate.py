@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from dgss.api.datasets import Data, as_roots
+from dgss.api.datasets import DEFAULT, Data, as_path, as_roots
 from dgss.api.load import TrainedModel, load_model
 from dgss.data.domains import domain
-from dgss.errors import DataError
+from dgss.errors import DataError, memory_errors
 from dgss.evaluation.evaluate import DomainResult, evaluate_domain
 from dgss.evaluation.protocols import Protocol
 from dgss.evaluation.protocols import protocol as protocol_of
 from dgss.evaluation.report import Report
-from dgss.files import RunFolder, path_errors
+from dgss.files import RunFolder, check_place, path_errors
 from dgss.inference.predictor import Model
 from dgss.recipes.schema import DrawnSettings, Recipe
 from dgss.training.progress import Progress
 
+_ADVICE = "set inference.window, or score on another device"
+
 
 def evaluate(
     model: Model | str | Path,
-    targets: str | Sequence[str] | None = None,
+    targets: str | Iterable[str] | None = None,
     data: str | Path | Mapping[str, str | Path] | None = None,
     protocol: str = "drawn",
     device: str = "auto",
@@ -32,19 +33,19 @@ def evaluate(
 
     targets: None its own source and the targets of its recipe. data: one folder for all, or one per domain; None as
     the run was trained with. protocol: at which size and on which pixels. A target that is the model's own source is
-    reported as the source.
+    reported as the source. Raises `DataError` where a domain is unknown or its data are not there.
     """
     progress, rule = progress or Progress(), protocol_of(protocol)
-    wanted = [targets] if isinstance(targets, str) else targets
-    for name in wanted or ():
-        domain(name)
-    if data is None and not isinstance(model, Model) and RunFolder(Path(model)).recipe.is_file():
-        data = Recipe.load(RunFolder(Path(model)).recipe).data
+    names = _known(targets)
+    roots = as_roots(data) if data is not None else {} if isinstance(model, Model) else _trained_on(model)
     loaded = model if isinstance(model, Model) else load_model(model, device)
     recipe = loaded.recipe if isinstance(loaded, TrainedModel) else None
-    names = list(dict.fromkeys(wanted if wanted is not None else [recipe.source, *recipe.targets] if recipe else []))
+    if names is None and recipe is not None:
+        names = list(dict.fromkeys([recipe.source, *recipe.targets]))
+    if not names:
+        raise DataError("no domain is named to score on; name one or more: --targets A,B")
     drawn = recipe.drawn if recipe else DrawnSettings()
-    sets = Data(as_roots(data), drawn.size, progress)
+    sets = Data(roots, drawn.size, progress)
     for name in names:
         sets.check_scored(name, loaded.labels, rule)
     results = score(loaded, names, sets, rule, drawn.score_images, progress)
@@ -59,16 +60,34 @@ def evaluate(
     )
 
 
-def check_file(path: Path) -> None:
-    """Raises where a result may not be written to `path`, before time is spent on it."""
+def _known(targets: str | Iterable[str] | None) -> list[str] | None:
+    """The names of domains that a user gives, each once."""
+    if targets is None:
+        return None
+    if not isinstance(targets, Iterable):
+        raise DataError(f"targets is {targets!r}; it should be the names of domains")
+    return [domain(name).name for name in dict.fromkeys([targets] if isinstance(targets, str) else targets)]
+
+
+def _trained_on(model: str | Path) -> dict[str, Path]:
+    """The folders of data that a run was trained with; they matter only where they are read."""
+    file = RunFolder(as_path(model, "the run")).recipe
+    with path_errors(file):
+        data = Recipe.load(file).data if file.is_file() else None
+        folders = data if isinstance(data, dict) else {DEFAULT: data} if data else {}
+        return {name: as_path(folder, "data").absolute() for name, folder in folders.items()}
+
+
+def check_file(file: str | Path) -> Path:
+    """The path of a file for a result. Raises where it may not be written, before time is spent on it."""
+    path = as_path(file, "out")
     if path.suffix not in (".json", ".html"):
         raise DataError(f"{path}: the result is written as .json (numbers) or .html (a page); name such a file")
     with path_errors(path):
         if path.exists():
             raise DataError(f"{path} exists; name another file, nothing is overwritten")
-        above = next(folder for folder in path.absolute().parents if folder.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        raise DataError(f"cannot write {path}: {above} is no folder that you may write in; name another file")
+    check_place(path)
+    return path
 
 
 def score(
@@ -78,7 +97,7 @@ def score(
 
     def one(name: str) -> DomainResult:
         dataset = sets.open(name, rule.view(name).split, drawn_images, memory=0)  # each image is looked at once
-        with progress.bar(f"scoring {name},") as advance:
+        with memory_errors(_ADVICE), progress.bar(f"scoring {name},") as advance:
             return evaluate_domain(model, dataset, rule, on_image=lambda done, total: advance(done, total, ""))
 
     return {name: one(name) for name in names}

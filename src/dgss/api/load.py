@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from dgss.api.datasets import as_path
 from dgss.data.dataset import read_image
-from dgss.errors import WeightsError
-from dgss.files import RunFolder
+from dgss.errors import WeightsError, memory_errors, nearest
+from dgss.files import RunFolder, path_errors
 from dgss.inference.predictor import Model
 from dgss.interfaces import Method
 from dgss.recipes.schema import Recipe
 from dgss.training.devices import choose_device
-from dgss.training.loop import how_to_go_on
 from dgss.weights.store import load_strictly, read_weights
 
 
@@ -29,14 +31,38 @@ def load_model(path: str | Path, device: str = "auto", recipe: Recipe | None = N
     """A trained model, ready to answer: from the folder of a run or its file `model.safetensors`.
 
     recipe: the one it was trained by; needed where its method comes from outside the package.
+    Raises `WeightsError` where no whole weights of such a model are there.
     """
-    place = Path(path).expanduser()
-    file = RunFolder(place).weights if place.is_dir() else place
-    if place.is_dir() and not file.exists() and RunFolder(place).recipe.exists():
-        raise WeightsError(f"the training in {place} has not ended; {how_to_go_on(RunFolder(place))}")
+    place = as_path(path, "the run")
+    with path_errors(place):
+        file = _weights(place)
     target = choose_device(device)
-    stored = read_weights(file)
-    own = Recipe.parse(stored.recipe, str(file), like=recipe)
-    method = own.build(trained=True)
-    load_strictly(method, stored.tensors, str(file))
-    return TrainedModel(method, own, target)
+    with memory_errors("load the model on another device, or on a machine with more memory"):
+        stored = read_weights(file)
+        _check_numbers(stored.tensors, file)
+        own = Recipe.parse(stored.recipe, str(file), like=recipe)
+        method = own.build(trained=True)
+        load_strictly(method, stored.tensors, str(file))
+        return TrainedModel(method, own, target)
+
+
+def _weights(place: Path) -> Path:
+    """The file of weights at a place that may be a run's folder."""
+    run = RunFolder(place)
+    file = place if place.is_file() else run.weights
+    if file.is_file():
+        return file
+    if run.recipe.is_file():
+        raise WeightsError(f"the training in {place} has not ended; {run.how_to_go_on()}")
+    beside = [str(found.parent) for above in (place, place.parent) for found in above.glob(f"*/{run.weights.name}")]
+    hint = nearest(str(place), beside) if beside else "`dgss train --out DIR` makes a run"
+    raise WeightsError(f"{place} is no run and no file of weights; {hint}")
+
+
+def _check_numbers(tensors: Mapping[str, Tensor], file: Path) -> None:
+    broken = [name for name, values in tensors.items() if not values.isfinite().all()]
+    if broken:
+        raise WeightsError(
+            f"{file} holds values that are no numbers in {len(broken)} of {len(tensors)} tensors, first {broken[0]}: "
+            f"its training went astray; train again with a lower training.optimizer.lr"
+        )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,22 +13,22 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dgss.api.datasets import Data, as_roots
+from dgss.api.datasets import Data, as_path, as_roots
 from dgss.api.evaluate import score
-from dgss.api.load import TrainedModel
+from dgss.api.load import TrainedModel, load_model
 from dgss.data.dataset import Dataset
 from dgss.data.loader import Loader
-from dgss.errors import DataError, RecipeError
+from dgss.errors import DataError, DgssError, RecipeError, memory_errors
 from dgss.evaluation.panels import save_panels
 from dgss.evaluation.protocols import protocol
 from dgss.evaluation.report import Report, write_html
-from dgss.files import FolderLock, RunFolder, atomic_path, write_text
+from dgss.files import RUNS, FolderLock, RunFolder, atomic_path, check_place, path_errors, write_text
 from dgss.interfaces import Method
 from dgss.recipes.library import DEFAULT_RECIPE
 from dgss.recipes.schema import Recipe, differences
 from dgss.training.devices import choose_device, peak_memory
 from dgss.training.loggers import MetricsFile
-from dgss.training.loop import StepReport, Stopped, fit, how_to_go_on
+from dgss.training.loop import StepReport, StopRequest, fit
 from dgss.training.progress import Progress
 from dgss.weights.store import save_weights
 
@@ -47,6 +45,8 @@ _NO_NUMBER = (
 )
 _SCORES_ONLY = ("targets", "inference", "drawn.score_images")
 
+Folders = str | Path | Mapping[str, str | Path] | None
+
 
 @dataclass(frozen=True)
 class Run:
@@ -62,9 +62,24 @@ class Run:
     scores: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Plan:
+    """A run that may begin: all that can be wrong with what was given has been looked at, and nothing is written.
+
+    names: the domains to score on, the source first. finished: whether all of the run is there already.
+    """
+
+    recipe: Recipe
+    folder: RunFolder
+    device: torch.device
+    sets: Data
+    names: list[str]
+    finished: bool
+
+
 def train(
     recipe: Recipe | str | Path | None = None,
-    data: str | Path | Mapping[str, str | Path] | None = None,
+    data: Folders = None,
     out: str | Path | None = None,
     resume: bool = False,
     on_step: Callable[[StepReport], None] | None = None,
@@ -73,54 +88,73 @@ def train(
 ) -> Run:
     """Trains by a recipe, scores the source's validation images and all targets, writes the report.
 
-    recipe: a `Recipe`, a name or a file; None the one in `out` when resuming, else `tqdm-mini-streets`. data: one
-    folder for all domains or one per domain; drawn streets need none. out: the run's folder, by default
-    `runs/NAME-OF-RECIPE`. resume: go on where a run in `out` stopped; a finished one is answered as it is.
-    on_step: called after every step.
+    recipe: a `Recipe`, a name or a file; None the run's own when resuming, else `tqdm-mini-streets`. data: one folder
+    for all domains or one per domain; drawn streets need none. out: the run's folder, by default `runs/NAME-OF-RECIPE`.
+    resume: go on where the run in that folder stopped; a finished one is answered as it is. on_step: called after every
+    step. Raises `Stopped`, a `KeyboardInterrupt`, after Ctrl-C or SIGTERM.
     """
     progress = progress or Progress()
-    recipe = _settle(recipe, data, out if resume else None)
-    folder = RunFolder(Path("runs", recipe.name) if out is None else Path(out))
+    plan = prepare(recipe, data, out, resume, device, progress)
+    folder, metrics = plan.folder, MetricsFile(plan.folder.metrics, progress.warn)
+    model = None if plan.finished else _build(plan)  # before anything is written: what does not fit together ends here
+    with FolderLock(folder.path), StopRequest(folder, at_once=True):
+        if model is not None:
+            folder.forget_scores()
+        write_text(folder.recipe, plan.recipe.dump())
+        if model is None:
+            progress.say(f"{folder.path} is finished already; to train anew remove it or name another with --out")
+            return Run(folder.path, plan.recipe, metrics.rows(), None, folder.read_scores())
+        spent = 0.0
+        if not isinstance(model, TrainedModel):
+            model, spent = _fit(plan, model, progress, on_step)
+        with _model_is_saved(folder), memory_errors("end other programs"):
+            history = metrics.rows()
+            earlier = max((row["seconds"] for row in history), default=0.0) - spent
+            return _finish(plan, _score(plan, model, max(earlier, 0.0), progress), history)
+
+
+def prepare(
+    recipe: Recipe | str | Path | None,
+    data: Folders,
+    out: str | Path | None,
+    resume: bool,
+    device: str,
+    progress: Progress,
+) -> Plan:
+    """What `train` does before its first write, for the same arguments. Raises where one of them is wrong."""
+    if not isinstance(resume, bool):
+        raise DgssError(f"resume is {resume!r}; it should be True or False")
+    recipe = _settle(recipe, out, resume)
+    recipe = recipe if data is None else recipe.change(data=as_roots(data))
+    folder = RunFolder(RUNS / recipe.name if out is None else as_path(out, "out"))
     other_scores = _check_folder(folder, recipe, resume)
+    check_place(folder.path)
     where = choose_device(device)
     sets = Data(as_roots(recipe.data), recipe.drawn.size, progress)
     names = [recipe.source, *(name for name in recipe.targets if name != recipe.source)]
     sets.check_trained(recipe.source)
     for name in names:
         sets.check_scored(name, recipe.labels, RULE)
-    done = folder.finished and not other_scores
-    method = None if done else recipe.build()  # before anything is written: what does not fit together ends here
-    with FolderLock(folder.path), _stopping_politely(folder):
-        if other_scores:
-            folder.scores.unlink(missing_ok=True)
-        write_text(folder.recipe, recipe.dump())
-        if method is None:
-            progress.say(f"{folder.path} is finished already")
-            return Run(folder.path, recipe, MetricsFile(folder.metrics).rows(), None, _read_scores(folder.scores))
-        _preview(sets.open(recipe.source, "train", min(4, recipe.drawn.train_images), workers=0), folder.preview)
-        images = sets.open(recipe.source, "train", recipe.drawn.train_images)
-        model, earlier = _fit(recipe, method, images, folder, where, progress, on_step)
-        report = _score(model, names, sets, earlier, progress)
-        return _finish(folder, recipe, report)
+    return Plan(recipe, folder, where, sets, names, folder.finished(names) and not other_scores)
 
 
-def _settle(
-    recipe: Recipe | str | Path | None, data: str | Path | Mapping[str, str | Path] | None, resumed: str | Path | None
-) -> Recipe:
-    if recipe is None:
-        earlier = RunFolder(Path(resumed)).recipe if resumed is not None else None
-        recipe = earlier if earlier is not None and earlier.is_file() else DEFAULT_RECIPE
-    if not isinstance(recipe, Recipe):
-        recipe = Recipe.load(recipe)
-    return recipe if data is None else recipe.change(data=as_roots(data))
+def _settle(recipe: Recipe | str | Path | None, out: str | Path | None, resume: bool) -> Recipe:
+    if isinstance(recipe, Recipe):
+        return recipe
+    if recipe is not None:
+        with path_errors(as_path(recipe, "recipe")):
+            return Recipe.load(recipe)
+    if not resume:
+        return Recipe.load(DEFAULT_RECIPE)
+    folder = RunFolder(RUNS / DEFAULT_RECIPE if out is None else as_path(out, "out"))
+    folder.begun(resume)
+    return Recipe.load(folder.recipe)
 
 
 def _check_folder(folder: RunFolder, recipe: Recipe, resume: bool) -> bool:
     """Raises where `recipe` may not be trained in the folder. Answers whether scores in it are of other settings."""
-    if not folder.begun(resume):
-        return False
-    if not folder.weights.exists() and not any(folder.checkpoints.glob("*.json")):
-        return False  # nothing was trained yet, so the recipe may be mended
+    if not folder.begun(resume) or not folder.trained:
+        return False  # where nothing was trained yet the recipe may be mended
     earlier = Recipe.parse(_read(folder.recipe), str(folder.recipe), like=recipe)
     changes = differences(earlier, recipe, _NO_NUMBER + _SCORES_ONLY)
     if changes:
@@ -131,29 +165,37 @@ def _check_folder(folder: RunFolder, recipe: Recipe, resume: bool) -> bool:
     return bool(differences(earlier, recipe, _NO_NUMBER))
 
 
+def _build(plan: Plan) -> Method | TrainedModel:
+    """A model to train, or the trained one where only its scores are missing."""
+    with memory_errors("take a smaller model: see method and tower in the recipe"):
+        if plan.folder.weights.exists():
+            method = load_model(plan.folder.weights, str(plan.device), plan.recipe).method
+            return TrainedModel(method, plan.recipe, plan.device)  # scored by the settings of now
+        return plan.recipe.build()
+
+
 def _fit(
-    recipe: Recipe,
-    method: Method,
-    images: Dataset,
-    folder: RunFolder,
-    device: torch.device,
-    progress: Progress,
-    on_step: Callable[[StepReport], None] | None,
+    plan: Plan, method: Method, progress: Progress, on_step: Callable[[StepReport], None] | None
 ) -> tuple[TrainedModel, float]:
-    """The trained model, written to the folder, and the seconds of training before this process began."""
-    settings = recipe.training
+    """The trained model, written to the folder, and the seconds that its steps took in this process."""
+    recipe, folder, settings = plan.recipe, plan.folder, plan.recipe.training
+    with memory_errors(f"lower drawn.size {recipe.drawn.size}"):
+        _preview(plan.sets.open(recipe.source, "train", min(4, recipe.drawn.train_images), workers=0), folder.preview)
+        images = plan.sets.open(recipe.source, "train", recipe.drawn.train_images)
     loader = Loader(images, recipe.augment, recipe.size, recipe.seed, settings.batch_size, settings.workers)
-    progress.say(f"training {recipe.name} for {settings.steps} steps on {device}")
+    progress.say(f"training {recipe.name} for {settings.steps} steps on {plan.device}")
     begin = time.monotonic()
-    position = fit(method, loader, settings, folder, recipe.seed, device, progress, on_step)
-    earlier = position.seconds - (time.monotonic() - begin)
+    with memory_errors(f"lower training.batch_size ({settings.batch_size}), training.workers or size"):
+        position = fit(method, loader, settings, folder, recipe.seed, plan.device, progress, on_step)
+    spent = time.monotonic() - begin
     save_weights(folder.weights, method.state_dict(), recipe.change(data=None).dump(), position.step)
-    return TrainedModel(method, recipe, device), max(earlier, 0.0)
+    return TrainedModel(method, recipe, plan.device), spent
 
 
-def _score(model: TrainedModel, names: list[str], sets: Data, earlier: float, progress: Progress) -> Report:
-    recipe = model.recipe
-    results = score(model, names, sets, RULE, recipe.drawn.score_images, progress)
+def _score(plan: Plan, model: TrainedModel, earlier: float, progress: Progress) -> Report:
+    """The scores. earlier: the seconds of training before this process began."""
+    recipe = plan.recipe
+    results = score(model, plan.names, plan.sets, RULE, recipe.drawn.score_images, progress)
     return Report(
         source=results.pop(recipe.source),
         targets=results,
@@ -166,25 +208,24 @@ def _score(model: TrainedModel, names: list[str], sets: Data, earlier: float, pr
     )
 
 
-def _finish(folder: RunFolder, recipe: Recipe, report: Report) -> Run:
+def _finish(plan: Plan, report: Report, history: list[dict[str, Any]]) -> Run:
     """Pictures, page and numbers; the numbers last, since they say that all is there."""
-    history = MetricsFile(folder.metrics).rows()
+    folder = plan.folder
     for result in report.results:
-        save_panels(folder.predictions / f"{result.name}.png", result.panels)
+        save_panels(folder.picture(result.name), result.panels)
     write_html(folder.page, report, history)
     report.save(folder.scores)
-    return Run(folder.path, recipe, history, report, report.to_json())
+    return Run(folder.path, plan.recipe, history, report, report.to_json())
 
 
 @contextmanager
-def _stopping_politely(folder: RunFolder) -> Iterator[None]:
-    """Ctrl-C before and after the steps of training: says how to go on, as the loop does by itself."""
+def _model_is_saved(folder: RunFolder) -> Iterator[None]:
+    """Says of a failure after training that nothing of it is lost."""
     try:
         yield
-    except Stopped:
-        raise
-    except KeyboardInterrupt:
-        raise Stopped(f"stopped; {how_to_go_on(folder)}", signal.SIGINT) from None
+    except DgssError as error:
+        way = f"the model is saved, only its scores are missing; mend this, then {folder.how_to_go_on()}"
+        raise type(error)(f"{error}; {way}") from error
 
 
 def _read(path: Path) -> str:
@@ -192,16 +233,6 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read ({error}); name another folder with --out") from error
-
-
-def _read_scores(path: Path) -> dict[str, Any]:
-    try:
-        scores = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(scores, dict):
-            raise ValueError("it should hold names and numbers")
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error}); remove it and train with --resume") from error
-    return scores
 
 
 def _preview(dataset: Dataset, path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -83,4 +84,7 @@ def main() -> None:
     # threads that wait for each other spin for a moment and then sleep: spinning for long, a training next to other
     # programs crawls; sleeping at once costs a third on an idle machine. GNU's OpenMP reads it when torch is loaded
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    app()
+    try:
+        app()
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # an impatient Ctrl-C while Python ends would show its insides

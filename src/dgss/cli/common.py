@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +14,13 @@ from typing import Annotated, Any
 
 import typer
 
-from dgss.errors import DgssError
+from dgss.errors import DataError, DgssError
 
+RunPath = Annotated[
+    Path,
+    # readable: what is wrong with the path is told as everything else is, not as wrong usage
+    typer.Argument(metavar="RUN", readable=False, help="Folder of a run, or its model.safetensors."),
+]
 Data = Annotated[
     list[str] | None,
     typer.Option(
@@ -56,14 +63,25 @@ def foreseen(debug: bool) -> Iterator[None]:
 
 def roots(data: list[str] | None) -> dict[str, Path] | None:
     """The values of `--data` by domain; the one without a name is `default`. A folder's own name may hold `=`."""
-    if not data:
-        return None
-    found = {}
-    for value in data:
-        name, equals, folder = value.partition("=")
-        named = bool(equals) and not Path(value).exists()
-        found[name if named else "default"] = Path(folder if named else value)
-    return found
+    found: dict[str, Path] = {}
+    for value in data or ():
+        name, folder = _named(value)
+        if not name or not folder:
+            raise DataError(f"--data {value!r} lacks a {'folder' if name else 'name'}; write --data DIR or NAME=DIR")
+        if name in found:
+            raise DataError(f"--data is given twice for {name}: {found[name]} and {folder}; name one folder")
+        found[name] = Path(folder)
+    return found or None
+
+
+def _named(value: str) -> tuple[str, str]:
+    """Name and folder of a value of `--data`."""
+    from dgss.files import path_errors
+
+    name, equals, folder = value.partition("=")
+    with path_errors(Path(value)):
+        plain = not equals or bool({"/", os.sep} & set(name)) or Path(value).exists()
+    return ("default", value) if plain else (name, folder)
 
 
 def show_json(values: Mapping[str, Any] | list[Any]) -> None:
@@ -72,7 +90,15 @@ def show_json(values: Mapping[str, Any] | list[Any]) -> None:
 
 
 def show_rows(rows: list[tuple[str, ...]]) -> None:
-    """Prints rows with aligned columns."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    """Prints rows with aligned columns; on a terminal the last one is wrapped, elsewhere a row stays one line."""
+    widths = [max(map(len, column)) + 2 for column in zip(*rows, strict=True)][:-1]
+    room = shutil.get_terminal_size().columns - sum(widths) if sys.stdout.isatty() else 0
+    for *cells, last in rows:
+        start = "".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+        lines = textwrap.wrap(last, room) if room > 20 else [last]
+        typer.echo((start + f"\n{'':{sum(widths)}}".join(lines)).rstrip())
+
+
+def counted(number: int) -> str:
+    """`1 image`, `2 images`."""
+    return f"{number} image{'' if number == 1 else 's'}"

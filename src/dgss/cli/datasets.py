@@ -15,4 +15,4 @@ def list_(as_json: AsJson = False, debug: Debug = False) -> None:
             keys = ("name", "summary", "labels", "splits", "licence", "source")
             show_json([{key: getattr(entry, key) for key in keys} for entry in found])
         else:
-            show_rows([(entry.name, entry.labels, entry.summary, f"licence: {entry.licence}") for entry in found])
+            show_rows([(entry.name, entry.labels, f"{entry.summary}; licence: {entry.licence}") for entry in found])

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dgss.cli.common import AsJson, Debug, Device, foreseen, show_json
+from dgss.cli.common import AsJson, Debug, Device, RunPath, counted, foreseen, show_json
 
 
 def predict(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, or its model.safetensors.")],
+    run: RunPath,
     images: Annotated[
         list[str],
         typer.Argument(metavar="IMAGES...", help="Image files, folders of images, or patterns like 'x/*.jpg'."),
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="A new folder for the pictures.")],
+    out: Annotated[str, typer.Option("--out", metavar="DIR", help="A new folder for the pictures.")],
     as_json: AsJson = False,
     device: Device = "auto",
     debug: Debug = False,
@@ -32,8 +31,9 @@ def predict(
         if as_json:
             overlays = {str(image): str(overlay) for image, overlay in done.overlays.items()}
             show_json({"folder": str(done.folder), "overlays": overlays, "faults": done.faults})
-        else:
-            typer.echo(f"{len(done.overlays)} images labelled in {done.folder}")
+        elif done.overlays:
+            typer.echo(f"{counted(len(done.overlays))} labelled in {done.folder}")
         if done.faults:
-            typer.echo(f"error: {len(done.faults)} images could not be read (named above)", err=True)
+            kept = "the others are done" if done.overlays else "nothing is written"
+            typer.echo(f"error: {counted(len(done.faults))} could not be labelled (named above); {kept}", err=True)
             raise typer.Exit(1)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dgss.cli.common import AsJson, Data, Debug, Device, foreseen, roots, show_json
+from dgss.errors import RecipeError
 
 if TYPE_CHECKING:
     from dgss.recipes.schema import Resolved
@@ -28,7 +29,9 @@ def train(
     ] = None,
     data: Data = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Folder of the run; default runs/NAME-OF-RECIPE.")
+        Path | None,
+        # readable: what is wrong with the folder is told as everything else is, not as wrong usage
+        typer.Option("--out", metavar="DIR", readable=False, help="Folder of the run; default runs/NAME-OF-RECIPE."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a run in --out stopped.")] = False,
     dry_run: Annotated[
@@ -43,20 +46,23 @@ def train(
     Without arguments: trains tqdm-mini-streets on drawn streets and scores eight unseen looks, in minutes on a laptop.
     """
     with foreseen(debug):
-        recipe, overrides = _split(arguments or [], out if resume else None)
+        recipe, overrides = _split(arguments or [], out, resume)
         typer.echo(f"dgss train {shlex.join([recipe, *overrides])}", err=as_json)
+        _check_names(recipe, out, resume)
         from dgss.training.progress import Progress
 
         progress = Progress(sys.stderr if as_json else sys.stdout)
+        progress.say("loading PyTorch")
+        from dgss.api.train import prepare
+        from dgss.api.train import train as run_training
         from dgss.recipes.schema import resolve
 
         folders = roots(data)
         resolved = resolve(recipe, overrides, {"data": folders} if folders else None)
         if dry_run:
             _dry_run(resolved, device, as_json, progress)
+            prepare(resolved.recipe, folders, out, resume, device, progress)
             return
-        from dgss.api.train import train as run_training
-
         run = run_training(resolved.recipe, folders, out, resume, device=device, progress=progress)
         if as_json:
             show_json({**run.scores, "path": str(run.path)})
@@ -70,14 +76,43 @@ def _summary(scores: Mapping[str, Any]) -> str:
     return f"source {shown['source']} %, mean of targets {shown['mean']} %, rPD {shown['rpd']} %"
 
 
-def _split(arguments: list[str], resumed: Path | None) -> tuple[str, list[str]]:
+def _split(arguments: list[str], out: Path | None, resume: bool) -> tuple[str, list[str]]:
     """The recipe and the overrides; a resumed run brings its own recipe."""
-    if arguments and ("=" not in arguments[0] or Path(arguments[0]).is_file()):
-        return arguments[0], arguments[1:]
+    from dgss.files import RUNS, RunFolder
     from dgss.recipes.library import DEFAULT_RECIPE
 
-    own = resumed / "recipe.yaml" if resumed else None
-    return str(own) if own is not None and own.is_file() else DEFAULT_RECIPE, arguments
+    if arguments and ("=" not in arguments[0] or _is_file(arguments[0])):
+        return arguments[0], arguments[1:]
+    if not resume:
+        return DEFAULT_RECIPE, arguments
+    folder = RunFolder(RUNS / DEFAULT_RECIPE if out is None else out)
+    folder.begun(resume)
+    return str(folder.recipe), arguments
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except OSError:  # an override may be longer than a file's name
+        return False
+
+
+def _check_names(recipe: str, out: Path | None, resume: bool) -> None:
+    """What is wrong with the recipe's name or file, or with `--out`, at once: before PyTorch is loaded."""
+    from dgss.files import RunFolder, path_errors
+    from dgss.recipes.library import read
+
+    place = Path(recipe)
+    with path_errors(place):
+        try:
+            read(recipe)
+        except RecipeError:
+            run = RunFolder(place)
+            if run.recipe.is_file():
+                raise RecipeError(f"{recipe} is the folder of a run, not a recipe; {run.how_to_go_on()}") from None
+            raise
+    if out is not None:
+        RunFolder(out).begun(resume)
 
 
 def _dry_run(resolved: Resolved, device: str, as_json: bool, progress: Progress) -> None:

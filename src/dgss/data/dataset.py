@@ -11,15 +11,14 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dgss.data.domains import Domain, Pair
 from dgss.errors import DataError
+from dgss.interfaces import ImageLike, Picture
 from dgss.labels import LabelMap, label_space
-
-Picture = NDArray[np.uint8]
-ImageLike = str | Path | Image.Image | NDArray[np.generic]
 
 MEMORY = 256 * 2**20
 """How many bytes of decoded pictures a data set keeps unless told."""
 PIXEL_LIMIT = 80_000_000
 """Larger pictures are refused before they are decoded: a small file can unpack to any size."""
+_AT_MOST = f"at most {PIXEL_LIMIT // 10**6} million are read"
 
 
 def read_image(source: ImageLike, exif: bool = True) -> Picture:
@@ -33,6 +32,8 @@ def read_image(source: ImageLike, exif: bool = True) -> Picture:
         return _from_array(source)
     if isinstance(source, Image.Image):
         return _to_rgb(ImageOps.exif_transpose(source) if exif else source, "the image")
+    if not isinstance(source, str | Path):
+        raise DataError(f"an image should be a path, a Pillow image or an array, not {type(source).__name__}")
     image = _open(Path(source).expanduser())
     return _to_rgb(ImageOps.exif_transpose(image) if exif else image, str(source))
 
@@ -98,9 +99,9 @@ class Dataset:
 
 def _open(path: Path) -> Image.Image:
     """A decoded picture. Every failure of the file or of Pillow's many readers becomes one line."""
-    if path.is_dir():
-        raise DataError(f"{path} is a folder, not an image")
     try:
+        if path.is_dir():
+            raise DataError(f"{path} is a folder, not an image")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is lower
             with path.open("rb") as file, Image.open(file) as image:
@@ -109,24 +110,24 @@ def _open(path: Path) -> Image.Image:
                 return image
     except FileNotFoundError:
         raise DataError(f"there is no image {path}") from None
-    except Image.DecompressionBombError as error:
-        raise DataError(f"{path}: too large ({error}); shrink it first") from None
+    except Image.DecompressionBombError:  # before Pillow tells the size
+        raise DataError(f"{path} has too many pixels, {_AT_MOST}; shrink it first") from None
     except UnidentifiedImageError:
         empty = path.stat().st_size == 0
         raise DataError(f"{path} {'is empty' if empty else 'is no image that can be read (JPEG, PNG ...)'}") from None
-    except DataError:
+    except (DataError, MemoryError):
         raise
     except (
         Exception
     ) as error:  # broken files raise OSError, SyntaxError, ValueError, struct.error ... from within Pillow
+        if isinstance(error, OSError) and error.strerror:  # the system's word, not Pillow's
+            raise DataError(f"{path} cannot be read: {error.strerror}; name another file") from error
         raise DataError(f"{path} cannot be decoded: {error}; fetch the file again") from error
 
 
 def _check_size(size: tuple[int, int], where: str) -> None:
     if size[0] * size[1] > PIXEL_LIMIT:
-        raise DataError(
-            f"{where} has {size[0]}x{size[1]} pixels, at most {PIXEL_LIMIT // 10**6} million are read; shrink it first"
-        )
+        raise DataError(f"{where} has {size[0]}x{size[1]} pixels, {_AT_MOST}; shrink it first")
 
 
 def _to_rgb(image: Image.Image, where: str) -> Picture:

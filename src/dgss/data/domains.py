@@ -97,8 +97,8 @@ class Domain:
 
 def domain(name: str) -> Domain:
     """A data set by its name. Raises `DataError` on another."""
-    if name not in DOMAINS:
-        raise DataError(f"no domain is called {name!r}: {nearest(name, DOMAINS)}")
+    if not isinstance(name, str) or name not in DOMAINS:
+        raise DataError(f"no domain is called {name!r}: {nearest(str(name), DOMAINS)}")
     return DOMAINS[name]
 
 
@@ -167,7 +167,7 @@ def _drawn(look: str, summary: str) -> Domain:
         name=f"streets-{look}",
         summary=summary,
         labels="cityscapes19",
-        licence="Apache-2.0, drawn by this package",
+        licence="Apache-2.0",
         source="this package, which draws it when a recipe asks for it",
         splits=("train", "val", "test"),
         layout="leftImg8bit/SPLIT/TOWN/*_leftImg8bit.png and gtFine/SPLIT/TOWN/*_gtFine_labelTrainIds.png",

@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dgss.errors import DataError
+from dgss.interfaces import Picture, Size
 from dgss.labels import IGNORE, LabelMap
 
-Picture = NDArray[np.uint8]
-Size = tuple[int, int]
 Side = Annotated[int, Field(ge=1)]
 
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from dgss.data.dataset import Dataset, Picture
+from dgss.data.dataset import Dataset
 from dgss.data.transforms import resize_pair
 from dgss.evaluation.confusion import Confusion
 from dgss.evaluation.panels import Panel
 from dgss.evaluation.protocols import Protocol, View
 from dgss.inference.predictor import Model
 from dgss.inference.windows import InferenceSettings
+from dgss.interfaces import Picture
 from dgss.labels import LabelMap, LabelSpace
 
 _AT_ONCE = 4  # images of one size through the model together

@@ -17,7 +17,8 @@ from PIL import Image
 
 from dgss.evaluation.curves import training_curves
 from dgss.evaluation.evaluate import DomainResult
-from dgss.evaluation.panels import Panel, Picture
+from dgss.evaluation.panels import Panel
+from dgss.interfaces import Picture
 from dgss.labels import LabelMap, LabelSpace
 
 _WIDEST = 512  # embedded pictures are shrunk to this, which keeps the file small

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from dgss.files import atomic_path
+from dgss.interfaces import Picture
 from dgss.labels import LabelMap, LabelSpace
 
-Picture = NDArray[np.uint8]
 _GAP = 6
 
 
@@ -22,9 +21,9 @@ class Panel:
     """One image (H, W, 3) uint8, RGB, its truth (H, W) uint8 and its prediction (H, W) uint8, in one label space."""
 
     name: str
-    image: Picture
-    truth: LabelMap
-    prediction: LabelMap
+    image: Picture = field(repr=False)
+    truth: LabelMap = field(repr=False)
+    prediction: LabelMap = field(repr=False)
     labels: LabelSpace
 
     def compose(self) -> Picture:

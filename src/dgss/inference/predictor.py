@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, overload
+from typing import overload
 
 import cv2
 import numpy as np
@@ -16,46 +15,53 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from dgss.errors import DataError, DeviceError
+from dgss.errors import DataError, memory_errors
 from dgss.files import atomic_path
 from dgss.inference.windows import InferenceSettings, score_strips, view_scores
-from dgss.interfaces import MaskPrediction, Method
+from dgss.interfaces import ImageLike, MaskPrediction, Method, Picture
 from dgss.labels import LabelMap, LabelSpace
 
-Picture = NDArray[np.uint8]
-ImageLike = str | Path | Image.Image | NDArray[Any]
 _LONGEST = 16  # an image that is resized may be so many times as long as it is short ...
 _PIXELS = 80_000_000  # ... and have so many pixels after it
 _BLENDED = 256  # rows of an overlay at once: blending takes several floats a value
-_NO_MEMORY = re.compile("allocate memory|not enough memory")
+_ADVICE = "shrink the image, or set inference.window"
+_BORDERED = 64  # pixels of the short edge from which on borders leave something between them
 
 
 @dataclass(frozen=True)
 class Segmentation:
     """The answer for one image.
 
-    labels: (H, W) uint8, class numbers. scores: (K, H, W) float32, or None if not kept. classes: what the numbers
+    labels: (H, W) uint8, class numbers. scores: (K, H, W) float32, or None if not kept. classes: what the numbers = field(repr=False)
     mean. image: (H, W, 3) uint8, RGB, as it was read.
     """
 
     labels: LabelMap
-    scores: NDArray[np.float32] | None
+    scores: NDArray[np.float32] | None = field(repr=False)
     classes: LabelSpace
-    image: Picture
+    image: Picture = field(repr=False)
 
     def overlay(self, strength: float = 0.55, legend: bool = False) -> Picture:
         """The image under its class colours with thin borders between classes, (H, W, 3) uint8, RGB.
 
-        strength: share of the colours, 0 to 1. legend: adds lines below that name the classes found.
+        strength: share of the colours, 0 to 1. legend: adds lines below that name the classes found; a picture
+        narrower than the names gets a white margin on its right. Borders and letters grow with large pictures; one
+        with a side under 64 pixels has no borders.
         """
-        border, picture = _borders(self.labels), np.empty_like(self.image)
+        height, width = self.labels.shape
+        scale = max((height * width) ** 0.5 / 1000, 1.0)
+        border, picture = _borders(self.labels, round(scale)), np.empty_like(self.image)
         for top in range(0, len(picture), _BLENDED):
             rows = slice(top, top + _BLENDED)
             colours = self.classes.colour(self.labels[rows]).astype(np.float32)
             shown = self.image[rows].astype(np.float32) * (1 - strength) + colours * strength
             shown[border[rows]] = shown[border[rows]] * 0.35 + 255 * 0.65
             picture[rows] = np.clip(shown + 0.5, 0, 255).astype(np.uint8)
-        return np.vstack([picture, _legend(self.labels, self.classes, picture.shape[1])]) if legend else picture
+        if not legend:
+            return picture
+        names = class_legend(np.unique(self.labels), self.classes, width, scale)
+        margin = ((0, 0), (0, names.shape[1] - width), (0, 0))
+        return np.vstack([np.pad(picture, margin, constant_values=255), names])
 
     def save(self, path: str | Path) -> None:
         """Writes the labels as a palette PNG: the file holds class numbers and is shown in class colours."""
@@ -106,21 +112,22 @@ class Model:
         Several images give an iterator, which reads and labels one at a time. `with_scores=False` saves K x H x W
         numbers an image.
         """
-        if isinstance(source, str | Path | Image.Image | np.ndarray):
-            return self._segment(self._read(source), with_scores)
-        return (self._segment(self._read(image), with_scores) for image in source)
+        if isinstance(source, str | Path | Image.Image | np.ndarray) or not isinstance(source, Iterable):
+            return self._segment(source, with_scores)
+        return (self._segment(image, with_scores) for image in source)
 
     def scores(self, images: Tensor) -> Tensor:
         """Class scores (B, K, H, W) float32 of images (B, 3, H, W) float in [0, 1], RGB, on the model's device."""
         _check_images(images)
         return self._scores(images, (images.shape[2], images.shape[3]))
 
-    def _segment(self, image: Picture, with_scores: bool) -> Segmentation:
-        size = image.shape[0], image.shape[1]
-        seen = image if self.settings.short_edge is None else _resized(image, self.settings.short_edge)
-        pixels = torch.from_numpy(np.ascontiguousarray(seen.transpose(2, 0, 1))).float()[None] / 255  # (1, 3, h, w)
+    def _segment(self, source: ImageLike, with_scores: bool) -> Segmentation:
         labels, kept = [], []
-        with self._enough_memory(pixels), torch.inference_mode():
+        with memory_errors(_ADVICE), torch.inference_mode():
+            image = self._read(source)
+            size = image.shape[0], image.shape[1]
+            seen = image if self.settings.short_edge is None else _resized(image, self.settings.short_edge)
+            pixels = torch.from_numpy(np.ascontiguousarray(seen.transpose(2, 0, 1))).float()[None] / 255  # (1, 3, h, w)
             for strip in score_strips(self._method_scores, pixels.to(self.device), self.settings, size):
                 labels.append(strip[0].argmax(0).to(torch.uint8).cpu().numpy())
                 if with_scores:
@@ -129,24 +136,12 @@ class Model:
         return Segmentation(np.concatenate(labels), scores, self.labels, image)
 
     def _scores(self, images: Tensor, size: tuple[int, int]) -> Tensor:
-        with self._enough_memory(images), torch.inference_mode():
+        with memory_errors(_ADVICE), torch.inference_mode():
             return view_scores(self._method_scores, images.to(self.device), self.settings, size)
 
     def _method_scores(self, cuts: Tensor) -> Tensor:
         prediction: MaskPrediction = self.method(cuts)
         return prediction.scores((cuts.shape[2], cuts.shape[3])).float()
-
-    @contextmanager
-    def _enough_memory(self, images: Tensor) -> Iterator[None]:
-        try:
-            yield
-        except (RuntimeError, MemoryError) as error:
-            # torch's allocator of main memory raises a plain RuntimeError
-            if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not _NO_MEMORY.search(str(error)):
-                raise
-            raise DeviceError(
-                f"{self.device} has not enough memory for {tuple(images.shape)}; set inference.window"
-            ) from error
 
 
 def _resized(image: Picture, short_edge: int) -> Picture:
@@ -164,35 +159,53 @@ def _resized(image: Picture, short_edge: int) -> Picture:
 
 
 def _check_images(images: Tensor) -> None:
+    if not isinstance(images, Tensor):
+        raise DataError(f"images must be a tensor (B, 3, H, W), not {type(images).__name__}; use torch.from_numpy")
     if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
         raise DataError(f"images must be (B, 3, H, W), not {tuple(images.shape)}; add the batch axis, take RGB")
     if not images.is_floating_point():
         raise DataError(f"images must be floats in [0, 1], not {images.dtype}; divide by 255")
 
 
-def _borders(labels: LabelMap) -> NDArray[np.bool_]:
-    """Where a class ends: (H, W) bool, one pixel thin (against the right and the lower neighbour)."""
+def _borders(labels: LabelMap, width: int) -> NDArray[np.bool_]:
+    """Where a class ends, against the right and the lower neighbour: (H, W) bool, `width` pixels thick."""
     border = np.zeros(labels.shape, np.bool_)
-    border[:, :-1] |= labels[:, :-1] != labels[:, 1:]
-    border[:-1] |= labels[:-1] != labels[1:]
+    if min(labels.shape) >= _BORDERED:
+        border[:, :-1] |= labels[:, :-1] != labels[:, 1:]
+        border[:-1] |= labels[:-1] != labels[1:]
+    if width > 1:
+        border = cv2.dilate(border.astype(np.uint8), np.ones((width, width), np.uint8)).astype(np.bool_)
     return border
 
 
-def _legend(labels: LabelMap, classes: LabelSpace, width: int) -> Picture:
-    """Rows of swatches and names of the classes in `labels`, (height, width, 3) uint8."""
-    font = ImageFont.load_default(12)
-    present = [number for number in np.unique(labels) if number < len(classes)]
-    places, left, row = [], 8, 0
-    for number in present:
-        wide = 20 + int(font.getlength(classes.names[number])) + 14
-        if left > 8 and left + wide > width:
-            left, row = 8, row + 1
+def letters(size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The font of all pictures, `size` pixels high."""
+    # Pillow's own has no letters beyond ASCII, which file names have; matplotlib's has. Loading it would write a cache
+    spec = find_spec("matplotlib")
+    folder = Path(spec.origin).parent if spec and spec.origin else Path()
+    try:
+        return ImageFont.truetype(folder / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf", size)
+    except OSError:
+        return ImageFont.load_default(size)
+
+
+def class_legend(labels: NDArray[np.uint8], classes: LabelSpace, width: int, scale: float = 1.0) -> Picture:
+    """Rows of swatches and names of the class numbers `labels`, (height, width, 3) uint8, RGB.
+
+    Wider where `width` pixels do not hold the longest name. scale: of letters and swatches, 1 is 12 pixels high.
+    """
+    font, one = letters(11 * scale), round(4 * scale)
+    wides = {number: 8 * one + int(font.getlength(classes.names[number])) for number in labels[labels < len(classes)]}
+    width, places, left, row = max(width, 2 * one + max(wides.values(), default=0)), [], 2 * one, 0
+    for number, wide in wides.items():
+        if left > 2 * one and left + wide > width:
+            left, row = 2 * one, row + 1
         places.append((number, left, row))
         left += wide
-    strip = Image.new("RGB", (width, 20 * (row + 1) + 8), "white")
+    strip = Image.new("RGB", (width, (5 * row + 7) * one), "white")
     draw = ImageDraw.Draw(strip)
     for number, x, line in places:
-        top = 20 * line + 8
-        draw.rectangle((x, top, x + 12, top + 11), fill=classes.colours[number], outline=(90, 90, 90))
-        draw.text((x + 18, top + 6), classes.names[number], fill=(30, 30, 30), font=font, anchor="lm")
+        top = (5 * line + 2) * one
+        draw.rectangle((x, top, x + 3 * one, top + 3 * one - 1), fill=classes.colours[number], outline=(90, 90, 90))
+        draw.text((x + 4.5 * one, top + 1.5 * one), classes.names[number], fill=(30, 30, 30), font=font, anchor="lm")
     return np.array(strip)

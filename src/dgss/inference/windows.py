@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-Size = tuple[int, int]
-Side = Annotated[int, Field(ge=1)]
+from dgss.interfaces import Size
+
+Side = Annotated[int, Field(ge=1, le=8192)]
 ScoreFunction = Callable[[Tensor], Tensor]
 """Images (B, 3, h, w) to class scores (B, K, h, w)."""
 

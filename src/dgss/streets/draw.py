@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from numbers import Integral
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,17 +31,19 @@ class Street:
     Instances: 0 for stuff, 1, 2, ... for each countable thing in view.
     """
 
-    image: NDArray[np.uint8]
-    labels: NDArray[np.uint8]
-    instances: NDArray[np.uint16]
+    image: NDArray[np.uint8] = field(repr=False)
+    labels: NDArray[np.uint8] = field(repr=False)
+    instances: NDArray[np.uint16] = field(repr=False)
     look: str
     seed: int
 
 
 def check_request(look: str, size: tuple[int, int]) -> None:
     """Raises `DataError` for an unknown look or a size (height, width) that holds no picture."""
-    if look not in TABLE:
-        raise DataError(f"no look of the drawn streets is called {look!r}: {nearest(look, TABLE)}")
+    if not isinstance(look, str) or look not in LOOKS:
+        raise DataError(f"no look of the drawn streets is called {look!r}: {nearest(str(look), LOOKS)}")
+    if not isinstance(size, tuple | list) or len(size) != 2 or not all(isinstance(side, Integral) for side in size):
+        raise DataError(f"size is {size!r}; it should be (height, width) in whole pixels, such as (128, 256)")
     if min(size) < _SMALLEST:
         raise DataError(
             f"a street of {size[0]} x {size[1]} pixels is too small; ask for {_SMALLEST} x {_SMALLEST} or more"
@@ -50,10 +53,13 @@ def check_request(look: str, size: tuple[int, int]) -> None:
 def draw_street(seed: int = 0, look: str = "game", size: tuple[int, int] = (512, 1024)) -> Street:
     """Draws a street of this look; size = (height, width) in pixels.
 
-    Equal arguments give equal bits. Raises `DataError` for an unknown look or a size that holds no picture.
+    Equal arguments give equal bits. Raises `DataError` for an unknown look, a size that holds no picture, a seed that
+    is no whole number from 0.
     """
     check_request(look, size)
-    style = TABLE[look]
+    if not isinstance(seed, Integral) or seed < 0:
+        raise DataError(f"seed is {seed!r}; it should be a whole number from 0")
+    seed, size, style = int(seed), (int(size[0]), int(size[1])), TABLE[look]  # numbers of NumPy would overflow
     layout = Stream(16 * seed + style.index, int(style.palette))
     scene = build_scene(layout, style.palette, size)
     add_traffic(scene, layout)

@@ -21,6 +21,8 @@ import cv2
 from dgss.errors import DgssError
 from dgss.streets.write import Job
 
+_FORESEEN = 3  # the exit code of a worker whose last line on standard error is a message of ours
+
 
 def draw_in_processes(job: Job, seeds: list[int], processes: int) -> Iterator[int]:
     """Writes the images of these seeds in that many processes; yields each seed when its files are written."""
@@ -73,7 +75,11 @@ def _finish(process: subprocess.Popen[str]) -> None:
     """Waits for the end of a process; raises what it died of."""
     assert process.stderr is not None
     told = process.stderr.read().strip().splitlines()
-    if process.wait():
+    if process.wait() == _FORESEEN:
+        raise DgssError(told[-1])
+    if process.returncode == -9:
+        raise DgssError("a process that draws streets was killed, often for lack of memory; lower drawn.size")
+    if process.returncode:
         reason = told[-1] if told else f"exit code {process.returncode}"
         raise DgssError(f"a process that draws streets failed: {reason}; draw with workers=0 to see where")
 
@@ -84,7 +90,11 @@ def main() -> None:
     order = json.load(sys.stdin)
     job = Job(Path(order["folder"]), order["look"], order["split"], (order["size"][0], order["size"][1]))
     for seed in order["seeds"]:
-        job.write(seed)
+        try:
+            job.write(seed)
+        except DgssError as error:
+            sys.stderr.write(f"{error}\n")
+            sys.exit(_FORESEEN)
         sys.stdout.write(f"{seed}\n")
         sys.stdout.flush()
 

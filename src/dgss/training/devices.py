@@ -23,6 +23,8 @@ def choose_device(name: str = "auto") -> torch.device:
 
     Raises `DeviceError` where the device is not there.
     """
+    if not isinstance(name, str):
+        raise DeviceError(f"device is {name!r}; it should be a name such as 'cpu'")
     kind, _, number = name.partition(":")
     if kind not in KINDS or (number and not number.isdigit()):
         raise DeviceError(f"no device is called {name!r}: {nearest(kind, KINDS)}")
@@ -52,19 +54,6 @@ def random_of_step(seed: int, step: int, device: torch.device) -> Iterator[None]
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(int(key >> np.uint64(1)))
         yield
-
-
-@contextmanager
-def memory_errors(advice: str) -> Iterator[None]:
-    """Turns "out of memory", on any device, into a `DeviceError` that carries `advice`."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise DeviceError(f"out of memory: {advice}") from error
-    except RuntimeError as error:
-        if "allocate memory" not in str(error):  # how torch's CPU allocator says it
-            raise
-        raise DeviceError(f"out of memory: {advice}") from error
 
 
 def peak_memory() -> float:

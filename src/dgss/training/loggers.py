@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dgss.errors import DgssError
-from dgss.files import write_text
+from dgss.files import cannot_write, write_text
 
 
 class MetricsFile:
-    """Appends rows, each with its `step`, steps counted from 1. A line cut short by a kill is dropped on reading."""
+    """Appends rows, each with its `step`, counted from 1, and the `seconds` of training until then.
 
-    def __init__(self, path: Path) -> None:
+    warn: is told of damaged lines, which are left out.
+    """
+
+    def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
         self.path = path
+        self._warn = warn
 
     def keep_until(self, step: int) -> None:
         """Drops the rows after `step`, which a resumed training writes again."""
@@ -28,18 +31,27 @@ class MetricsFile:
             with self.path.open("a", encoding="utf-8", newline="\n") as file:
                 file.write(json.dumps(row) + "\n")
         except OSError as error:
-            raise DgssError(f"cannot write {self.path}: {error.strerror or error}; free some space") from error
+            raise cannot_write(self.path, error) from error
 
     def rows(self) -> list[dict[str, Any]]:
         """Every whole row of the file, in its order."""
         if not self.path.exists():
             return []
-        rows = []
-        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue  # cut short by a kill
-            if isinstance(row, dict) and isinstance(row.get("step"), int):
-                rows.append(row)
+        text = self.path.read_text(encoding="utf-8", errors="replace")
+        lines = text.splitlines()
+        rows = [row for row in map(_row, lines) if row is not None]
+        damaged = len(lines) - len(rows)
+        if lines and not text.endswith("\n") and _row(lines[-1]) is None:
+            damaged -= 1  # cut short by a kill, as happens
+        if damaged:
+            self._warn(f"{damaged} of {len(lines)} lines of {self.path} are damaged and left out")
         return rows
+
+
+def _row(line: str) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    numbers = isinstance(row, dict) and isinstance(row.get("step"), int) and isinstance(row.get("seconds"), float)
+    return row if numbers else None

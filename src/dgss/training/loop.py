@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-import shlex
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,10 +24,12 @@ from dgss.errors import DgssError
 from dgss.files import RunFolder
 from dgss.interfaces import Batch, Method, SampleGenerator
 from dgss.training.checkpoint import Position, restore_checkpoint, save_checkpoint
-from dgss.training.devices import cpu_threads, memory_errors, random_of_step
+from dgss.training.devices import cpu_threads, random_of_step
 from dgss.training.loggers import MetricsFile
 from dgss.training.optimizer import OptimizerSettings, build_optimizer, set_learning_rates
 from dgss.training.progress import Progress
+
+_ADVICE = "lower training.optimizer.lr, set training.clip_norm or take training.precision=float32"
 
 
 class LoopSettings(BaseModel):
@@ -44,15 +43,15 @@ class LoopSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    steps: int = Field(default=20_000, ge=1)
-    batch_size: int = Field(default=8, ge=1)
-    workers: int = Field(default=0, ge=0)
+    steps: int = Field(default=20_000, ge=1, le=100_000_000)
+    batch_size: int = Field(default=8, ge=1, le=4096)
+    workers: int = Field(default=0, ge=0, le=1024)
     optimizer: OptimizerSettings = OptimizerSettings()
     clip_norm: float | None = Field(default=None, gt=0)
     precision: Literal["float32", "bfloat16"] = "float32"
     checkpoint_every: int = Field(default=500, ge=1)
     log_every: int = Field(default=10, ge=1)
-    threads: int | None = Field(default=None, ge=1)
+    threads: int | None = Field(default=None, ge=1, le=1024)
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ class StepReport:
 
 
 class Stopped(KeyboardInterrupt):
-    """A training that was asked to stop (Ctrl-C, SIGTERM) and has saved its state; the text says how to go on."""
+    """A run that was asked to stop (Ctrl-C, SIGTERM); the text says how to go on."""
 
     def __init__(self, message: str, number: int) -> None:
         super().__init__(message)
@@ -107,16 +106,14 @@ def fit(
     """
     method.to(device).train()
     optimizer = build_optimizer(method.parameter_groups(), settings.optimizer)
-    metrics = MetricsFile(folder.metrics)
+    metrics = MetricsFile(folder.metrics, progress.warn)
     position = restore_checkpoint(folder.checkpoints, method, optimizer, progress.warn)
     metrics.keep_until(position.step)
     begin = time.monotonic() - position.seconds
-    advice = f"lower training.batch_size ({settings.batch_size}) or the crop size"
     threads = _threads(settings, position, progress)
-    with cpu_threads(threads), StopRequest() as stop, progress.bar("training") as advance:
+    with cpu_threads(threads), StopRequest(folder) as stop, progress.bar("training") as advance:
         for batch in loader.batches(position.step, settings.steps):
-            with memory_errors(advice):
-                report = train_step(method, batch.to(device), optimizer, settings, seed, position.step)
+            report = train_step(method, batch.to(device), optimizer, settings, seed, position.step)
             seconds = time.monotonic() - begin
             rate = loader.batch_size / max(seconds - position.seconds, 1e-9)
             position = Position(report.step, seconds, torch.get_num_threads())
@@ -126,12 +123,13 @@ def fit(
             advance(report.step, settings.steps, f"loss {report.loss:.2f}, {rate:.1f} images/s")
             asked = stop.number  # read once: a signal may come between the two places that need it
             if last or asked or report.step % settings.checkpoint_every == 0:
+                _check_weights(method, report.step)
                 save_checkpoint(folder.checkpoints, position, method, optimizer)
             if on_step is not None:
                 on_step(report)
             if asked:
                 place = f"stopped at step {report.step} of {report.steps}, all is saved"
-                raise Stopped(f"{place}; {how_to_go_on(folder)}", asked)
+                raise Stopped(f"{place}; {folder.how_to_go_on()}", asked)
     return position
 
 
@@ -173,30 +171,41 @@ def train_step(
 
 
 class StopRequest:
-    """Notes SIGINT (Ctrl-C) and SIGTERM inside its block instead of dying of them; a second one ends at once.
+    """SIGINT (Ctrl-C) and SIGTERM inside its block end in `Stopped`, which says how to go on.
 
-    `number` is the signal's, None while nothing was asked. Outside the main thread signals keep their meaning.
+    at_once: raised where the program stands. Else the first is only noted in `number`, for the block to answer when its
+    step is done and saved, and the second is raised. Outside the main thread signals keep their meaning.
     """
 
     number: int | None = None
+
+    def __init__(self, folder: RunFolder, at_once: bool = False) -> None:
+        self._folder = folder
+        self._at_once = at_once
 
     def __enter__(self) -> Self:
         self._process, self._before = os.getpid(), {}
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._note)
+                self._before[number] = signal.signal(number, self._answer)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        # it came when the block had looked for the last time, or it ended the processes that prepare batches as well
+        if self.number is not None and (kind is None or issubclass(kind, RuntimeError)):
+            raise self._stopped(self.number)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _answer(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
             return  # a worker process inherits the handler by fork; it ends when its parent does
-        if self.number is not None:
-            raise KeyboardInterrupt("stopped at once; the last checkpoint stays")
+        if self._at_once or self.number is not None:
+            raise self._stopped(number)
         self.number = number
+
+    def _stopped(self, number: int) -> Stopped:
+        return Stopped(f"stopped; {self._folder.how_to_go_on()}", number)
 
 
 def _threads(settings: LoopSettings, position: Position, progress: Progress) -> int | None:
@@ -210,10 +219,14 @@ def _threads(settings: LoopSettings, position: Position, progress: Progress) -> 
 def _check_finite(values: dict[str, float], step: int) -> None:
     bad = [f"{name} = {value}" for name, value in values.items() if not math.isfinite(value)]
     if bad:
-        raise DgssError(
-            f"step {step + 1}: the loss is no number any more ({', '.join(bad)}); lower training.optimizer.lr, "
-            f"set training.clip_norm or take training.precision=float32"
-        )
+        raise DgssError(f"step {step + 1}: the loss is no number any more ({', '.join(bad)}); {_ADVICE}")
+
+
+def _check_weights(method: Method, step: int) -> None:
+    """A gradient that is no number shows in the next step's loss; until then what it did must not be saved."""
+    bad = next((name for name, value in method.state_dict().items() if not value.isfinite().all()), None)
+    if bad:
+        raise DgssError(f"step {step}: {bad} holds what is no number any more; {_ADVICE}; nothing of it is saved")
 
 
 def _row(report: StepReport, seconds: float, rate: float) -> dict[str, Any]:
@@ -225,10 +238,3 @@ def _row(report: StepReport, seconds: float, rate: float) -> dict[str, Any]:
         "images_per_second": round(rate, 3),
         "seconds": round(seconds, 3),
     }
-
-
-def how_to_go_on(folder: RunFolder) -> str:
-    """The command that takes up a stopped run, as a person types it."""
-    path = str(folder.path)
-    quoted = subprocess.list2cmdline([path]) if sys.platform == "win32" else shlex.quote(path)
-    return f"go on with: dgss train --resume --out {quoted}"

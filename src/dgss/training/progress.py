@@ -15,7 +15,7 @@ from rich.progress import Progress as RichProgress
 Advance = Callable[[int, int, str], None]
 """Called as advance(done, total, note)."""
 
-_LINE_EVERY = 10.0  # seconds between plain lines
+_LINE_EVERY = 10.0  # seconds between plain lines; a bar that took less leaves none
 
 
 class Progress:
@@ -40,13 +40,18 @@ class Progress:
         """A bar for the work of the block, which calls what it is given as advance(done, total, note)."""
         if self._quiet:
             yield lambda done, total, note: None
-        elif self._console.is_terminal:
+        elif not self._console.is_terminal:
+            yield _Lines(title, self.say)
+        else:
+            begin = time.monotonic()
             columns = (TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(), TimeRemainingColumn())
-            with RichProgress(*columns, TextColumn("{task.fields[note]}"), console=self._console) as shown:
+            notes = TextColumn("{task.fields[note]}")
+            with RichProgress(*columns, notes, console=self._console, transient=True) as shown:
                 task = shown.add_task(title, total=None, note="")
                 yield lambda done, total, note: shown.update(task, completed=done, total=total, note=note)
-        else:
-            yield _Lines(title, self.say)
+            end, took = shown.tasks[0], time.monotonic() - begin
+            if took >= _LINE_EVERY:
+                self.say(_line(title, end.completed, end.total or 0, f"took {duration(took)}", end.fields["note"]))
 
 
 class _Lines:
@@ -65,8 +70,12 @@ class _Lines:
             return
         self._last = now
         left = (now - self._begin) / max(done - self._first, 1) * (total - done)
-        ending = f", {duration(left)} left" if done < total else f", took {duration(now - self._begin)}"
-        self._say(f"{self._title} {done}/{total}{ending}{', ' + note if note else ''}")
+        pace = f"{duration(left)} left" if done < total else f"took {duration(now - self._begin)}"
+        self._say(_line(self._title, done, total, pace, note))
+
+
+def _line(title: str, done: float, total: float, pace: str, note: str) -> str:
+    return f"{title} {done:.0f}/{total:.0f}, {pace}{', ' + note if note else ''}"
 
 
 def duration(seconds: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def save_weights(path: Path, tensors: dict[str, Tensor], recipe: str, step: int)
     # copies: safetensors refuses tensors that share memory
     copies = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}
     description = {"format": FORMAT, "recipe": recipe, "step": str(step), "sha256": _digest(copies, recipe)}
-    write_tensors(path, copies, description)
+    write_tensors(path, copies, json.dumps(description))
 
 
 def read_weights(path: Path) -> Stored:
@@ -40,7 +41,7 @@ def read_weights(path: Path) -> Stored:
         raise WeightsError(f"{path} is no run and no file of weights; `dgss train --out DIR` makes a run")
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            description = file.metadata() or {}
+            description = _parse((file.metadata() or {}).get("dgss", ""))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path} is damaged or no safetensors file ({error}); copy or train it again") from error
@@ -69,6 +70,15 @@ def load_strictly(module: nn.Module, tensors: dict[str, Tensor], source: str) ->
     if found:
         raise WeightsError(f"{source} does not fit the model of its recipe: {'; '.join(found)}")
     module.load_state_dict(tensors)
+
+
+def _parse(text: str) -> dict[str, str]:
+    """What stands beside the tensors; nothing where another program wrote it."""
+    try:
+        values = json.loads(text)
+    except ValueError:
+        return {}
+    return {key: str(value) for key, value in values.items()} if isinstance(values, dict) else {}
 
 
 def _few(names: list[str]) -> str:
