@@ -6,10 +6,8 @@ The command line prints that line and ends with exit code 1; `--debug` shows the
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from difflib import get_close_matches
-from textwrap import shorten
 
 # how the allocators of torch, for CPU, CUDA and MPS, say it in plain RuntimeErrors, OpenCV in an error of its own, and
 # how a killed worker of a loader shows
@@ -42,18 +40,9 @@ class OptionalPackageError(DgssError):
     """A package outside the core is needed: the message names the extra that brings it."""
 
 
-@contextmanager
-def memory_errors(advice: str) -> Iterator[None]:
-    """Turns "out of memory", on any device and by any library, into a `DeviceError` that carries `advice`."""
-    try:
-        yield
-    except DgssError:
-        raise
-    except Exception as error:
-        if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
-            raise
-        reason = shorten(str(error), 150, placeholder=" ...")
-        raise DeviceError(f"out of memory{f' ({reason})' if reason else ''}: {advice}") from error
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says "out of memory", of any device and by any library."""
+    return isinstance(error, MemoryError) or bool(_NO_MEMORY.search(str(error)))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from dgss import files
-from dgss.errors import DeviceError, DgssError, memory_errors
+from dgss.errors import DeviceError, DgssError
 from dgss.files import RunFolder
 from dgss.interfaces import Batch, Method, SampleGenerator
 from dgss.labels import label_space
 from dgss.methods.tqdm import TqdmSettings
 from dgss.training import devices, loop, progress
-from dgss.training.devices import choose_device, peak_memory, random_of_step
+from dgss.training.devices import choose_device, memory_errors, peak_memory, random_of_step
 from dgss.training.loggers import MetricsFile
 from dgss.training.loop import LoopSettings, StepReport, Stopped, StopRequest, fit
 from dgss.training.optimizer import OptimizerSettings, learning_rate

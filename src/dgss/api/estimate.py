@@ -10,12 +10,11 @@ import torch
 
 from dgss.api.load import TrainedModel
 from dgss.data.domains import domain
-from dgss.errors import memory_errors
 from dgss.files import usable_cores
 from dgss.interfaces import Batch, Method
 from dgss.recipes.schema import Recipe
 from dgss.streets.draw import draw_street
-from dgss.training.devices import choose_device, cpu_threads, peak_memory
+from dgss.training.devices import choose_device, cpu_threads, memory_errors, peak_memory
 from dgss.training.loop import train_step
 from dgss.training.optimizer import build_optimizer
 from dgss.training.progress import duration

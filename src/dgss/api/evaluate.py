@@ -8,7 +8,7 @@ from pathlib import Path
 from dgss.api.datasets import DEFAULT, Data, as_path, as_roots
 from dgss.api.load import TrainedModel, load_model
 from dgss.data.domains import domain
-from dgss.errors import DataError, memory_errors
+from dgss.errors import DataError
 from dgss.evaluation.evaluate import DomainResult, evaluate_domain
 from dgss.evaluation.protocols import Protocol
 from dgss.evaluation.protocols import protocol as protocol_of
@@ -16,6 +16,7 @@ from dgss.evaluation.report import Report
 from dgss.files import RunFolder, check_place, path_errors
 from dgss.inference.predictor import Model
 from dgss.recipes.schema import DrawnSettings, Recipe
+from dgss.training.devices import memory_errors
 from dgss.training.progress import Progress
 
 _ADVICE = "set inference.window, or score on another device"

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from dgss.api.datasets import as_path
 from dgss.data.dataset import read_image
-from dgss.errors import WeightsError, memory_errors, nearest
+from dgss.errors import WeightsError, nearest
 from dgss.files import RunFolder, path_errors
 from dgss.inference.predictor import Model
 from dgss.interfaces import Method
 from dgss.recipes.schema import Recipe
-from dgss.training.devices import choose_device
+from dgss.training.devices import choose_device, memory_errors
 from dgss.weights.store import load_strictly, read_weights
 
 

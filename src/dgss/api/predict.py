@@ -13,11 +13,12 @@ from PIL import Image, ImageDraw
 
 from dgss.api.datasets import as_path
 from dgss.api.load import load_model
-from dgss.errors import DataError, DeviceError, memory_errors
+from dgss.errors import DataError, DeviceError
 from dgss.files import atomic_path, check_place, path_errors
 from dgss.inference.predictor import Model, Segmentation, class_legend, letters
 from dgss.interfaces import Picture
 from dgss.labels import LabelSpace
+from dgss.training.devices import memory_errors
 from dgss.training.progress import Progress
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})

@@ -18,7 +18,7 @@ from dgss.api.evaluate import score
 from dgss.api.load import TrainedModel, load_model
 from dgss.data.dataset import Dataset
 from dgss.data.loader import Loader
-from dgss.errors import DataError, DgssError, RecipeError, memory_errors
+from dgss.errors import DataError, DgssError, RecipeError
 from dgss.evaluation.panels import save_panels
 from dgss.evaluation.protocols import protocol
 from dgss.evaluation.report import Report, write_html
@@ -26,7 +26,7 @@ from dgss.files import RUNS, FolderLock, RunFolder, atomic_path, check_place, pa
 from dgss.interfaces import Method
 from dgss.recipes.library import DEFAULT_RECIPE
 from dgss.recipes.schema import Recipe, differences
-from dgss.training.devices import choose_device, peak_memory
+from dgss.training.devices import choose_device, memory_errors, peak_memory
 from dgss.training.loggers import MetricsFile
 from dgss.training.loop import StepReport, StopRequest, fit
 from dgss.training.progress import Progress

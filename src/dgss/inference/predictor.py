@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from dgss.errors import DataError, memory_errors
+from dgss.errors import DataError, DeviceError, is_out_of_memory
 from dgss.files import atomic_path
 from dgss.inference.windows import InferenceSettings, score_strips, view_scores
 from dgss.interfaces import ImageLike, MaskPrediction, Method, Picture
@@ -24,7 +25,6 @@ from dgss.labels import LabelMap, LabelSpace
 _LONGEST = 16  # an image that is resized may be so many times as long as it is short ...
 _PIXELS = 80_000_000  # ... and have so many pixels after it
 _BLENDED = 256  # rows of an overlay at once: blending takes several floats a value
-_ADVICE = "shrink the image, or set inference.window"
 _BORDERED = 64  # pixels of the short edge from which on borders leave something between them
 
 
@@ -32,7 +32,7 @@ _BORDERED = 64  # pixels of the short edge from which on borders leave something
 class Segmentation:
     """The answer for one image.
 
-    labels: (H, W) uint8, class numbers. scores: (K, H, W) float32, or None if not kept. classes: what the numbers = field(repr=False)
+    labels: (H, W) uint8, class numbers. scores: (K, H, W) float32, or None if not kept. classes: what the numbers
     mean. image: (H, W, 3) uint8, RGB, as it was read.
     """
 
@@ -123,7 +123,7 @@ class Model:
 
     def _segment(self, source: ImageLike, with_scores: bool) -> Segmentation:
         labels, kept = [], []
-        with memory_errors(_ADVICE), torch.inference_mode():
+        with self._enough_memory(), torch.inference_mode():
             image = self._read(source)
             size = image.shape[0], image.shape[1]
             seen = image if self.settings.short_edge is None else _resized(image, self.settings.short_edge)
@@ -136,12 +136,21 @@ class Model:
         return Segmentation(np.concatenate(labels), scores, self.labels, image)
 
     def _scores(self, images: Tensor, size: tuple[int, int]) -> Tensor:
-        with memory_errors(_ADVICE), torch.inference_mode():
+        with self._enough_memory(), torch.inference_mode():
             return view_scores(self._method_scores, images.to(self.device), self.settings, size)
 
     def _method_scores(self, cuts: Tensor) -> Tensor:
         prediction: MaskPrediction = self.method(cuts)
         return prediction.scores((cuts.shape[2], cuts.shape[3])).float()
+
+    @contextmanager
+    def _enough_memory(self) -> Iterator[None]:
+        try:
+            yield
+        except (RuntimeError, MemoryError, cv2.error) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise DeviceError(f"out of memory on {self.device}: shrink the image, or set inference.window") from error
 
 
 def _resized(image: Picture, short_edge: int) -> Picture:

@@ -6,11 +6,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import shorten
 
+import cv2
 import numpy as np
 import torch
 
-from dgss.errors import DeviceError, nearest
+from dgss.errors import DeviceError, is_out_of_memory, nearest
 
 KINDS = ("auto", "cpu", "cuda", "mps")
 
@@ -54,6 +56,18 @@ def random_of_step(seed: int, step: int, device: torch.device) -> Iterator[None]
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(int(key >> np.uint64(1)))
         yield
+
+
+@contextmanager
+def memory_errors(advice: str) -> Iterator[None]:
+    """Turns "out of memory" into a `DeviceError` that carries `advice`."""
+    try:
+        yield
+    except (RuntimeError, MemoryError, cv2.error) as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = shorten(str(error), 150, placeholder=" ...")
+        raise DeviceError(f"out of memory{f' ({reason})' if reason else ''}: {advice}") from error
 
 
 def peak_memory() -> float:
