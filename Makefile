@@ -38,4 +38,4 @@ $(VENV)/.dev: pyproject.toml
 	"$(BIN)/python" -c "open('$@', 'w').close()"
 
 clean:
-	rm -rf runs build dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache

@@ -115,6 +115,19 @@ def check_place(path: Path) -> None:
         raise DataError(f"cannot write {path}: {there} is no folder that you may write in; name another place")
 
 
+def check_result_file(file: str) -> Path:
+    """The path of a file for a result. Raises `DataError` where it may not be written, before time is spent on it."""
+    path = Path(file)
+    with path_errors(path):
+        path = path.expanduser()
+        if path.suffix not in (".json", ".html"):
+            raise DataError(f"{path}: the result is written as .json (numbers) or .html (a page); name such a file")
+        if path.exists():
+            raise DataError(f"{path} exists; name another file, nothing is overwritten")
+    check_place(path)
+    return path
+
+
 def usable_cores() -> int:
     """How many cores this process may use, which may be fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

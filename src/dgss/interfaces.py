@@ -83,13 +83,11 @@ class ImageFeatures:
 
     levels: (B, C_l, H/s_l, W/s_l) each, finest first. pooled: (B, E), the image in text space. dense: (B, E, h, w),
     patches in text space. Neither of the two is normalised; None where the tower has no text partner.
-    queries: (B, Q, D), set by an adapter that brings queries of its own (Rein).
     """
 
     levels: tuple[Tensor, ...]
     pooled: Tensor | None = None
     dense: Tensor | None = None
-    queries: Tensor | None = None
 
 
 class ImageTower(nn.Module, ABC):
@@ -189,9 +187,10 @@ class Method(nn.Module, ABC):
     @staticmethod
     @contextmanager
     def drawn_from(generator: torch.Generator) -> Iterator[None]:
-        """Weights made inside the block follow from `generator` alone; the global random state is untouched."""
+        """Weights made on the CPU inside the block follow from `generator` alone; no global random state is touched."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(torch.randint(2**62, (), generator=generator, device="cpu")))
+            # `torch.manual_seed` would seed every other device, too, and nobody would put those back
+            torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator, device="cpu")))
             yield
 
     @abstractmethod

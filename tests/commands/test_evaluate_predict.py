@@ -63,7 +63,9 @@ def test_evaluate_refuses_in_one_line(dgss: Command, trained: Path, tmp_path: Pa
     fails(dgss("evaluate", tmp_path / "nothing"), "is no run")
     fails(dgss("evaluate", trained, "--protocol", "drwan"), "did you mean 'drawn'")
     (tmp_path / "r.json").write_text("mine", encoding="utf-8")
-    fails(dgss("evaluate", trained, "--out", tmp_path / "r.json"), "exists")
+    taken = dgss("evaluate", trained, "--out", tmp_path / "r.json")
+    fails(taken, "exists")
+    assert "scoring" not in taken.stderr, "nothing is begun"
     fails(dgss("evaluate", trained, "--out", tmp_path / "r.txt"), ".json")
     assert (tmp_path / "r.json").read_text(encoding="utf-8") == "mine"
 
@@ -71,14 +73,16 @@ def test_evaluate_refuses_in_one_line(dgss: Command, trained: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("targets", "told"),
     [
-        ("", "no domain is named to score on"),
-        (" , ", "no domain is named to score on"),
+        ("", "--targets names no domain"),
+        (" , ", "--targets names no domain"),
         ("fog,,camvid", "no domain is called 'fog'"),
         ("streets-nigth,camvid", "did you mean 'streets-night'"),
     ],
 )
 def test_targets_that_name_nothing_are_one_line(dgss: Command, trained: Path, targets: str, told: str) -> None:
-    fails(dgss("evaluate", trained, "--targets", targets), told)
+    result = dgss("evaluate", trained, "--targets", targets)
+    fails(result, told)
+    assert "scoring" not in result.stderr, "nothing is begun"
 
 
 def test_a_target_given_twice_is_scored_once(dgss: Command, cache: Path, trained: Path) -> None:
@@ -151,6 +155,10 @@ def test_what_is_no_run_is_one_line_with_the_nearest(
         long = run("x" * 300)
         fails(long)
         assert re.search("name too long; name another|is no run", long.stderr)
+    with monkeypatch.context() as patch:
+        patch.chdir(runs)
+        fails(dgss("evaluate", "qqq"), "qqq is no run", "; runs beside it: night")
+        fails(dgss("evaluate", "."), ". is no run", "; runs in it: night")
     assert not (tmp_path / "out").exists()
 
     def refuse(*_: object, **__: object) -> None:

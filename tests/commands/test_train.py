@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -83,6 +84,8 @@ def test_json_stands_alone_on_stdout_and_a_finished_run_is_answered_as_it_is(dgs
     scores = json.loads(result.stdout)
     assert scores["path"] == str(trained) and scores["source_name"] == "streets-game"
     assert "finished" in result.stderr
+    typed = f"dgss train --resume --out {shlex.quote(str(trained))}"
+    assert result.stderr.splitlines()[0] == typed
 
 
 def test_an_existing_folder_is_left_as_it_is(dgss: Command, trained: Path) -> None:
@@ -154,6 +157,13 @@ def test_the_demo_begins_once_and_then_goes_on(tmp_path: Path) -> None:
     assert told(str(demo)) == f'--resume --out "{demo}"'
 
 
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_cleaning_leaves_the_runs() -> None:  # mutation: `rm -rf runs`
+    command = ["make", "--dry-run", "clean"]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert "build" in told and not any(word.startswith("runs") for word in told)
+
+
 def test_a_folder_in_use_is_refused(dgss: Command, cache: Path, tmp_path: Path) -> None:
     with FolderLock(tmp_path / "run"):
         fails(dgss("train", *TINY, "training.steps=1", "--out", tmp_path / "run"), "in use by another process")
@@ -177,7 +187,7 @@ def test_data_that_are_missing_are_told_before_the_folder_is_made(
     fails(dgss("train", NAME, "targets=[camvid]"), "camvid needs a folder")
     dry = dgss("train", NAME, *TINY, "targets=[camvid]", "--dry-run")
     fails(dry, "camvid needs a folder")
-    assert "parameters:" in dry.stdout
+    assert "parameters:" not in dry.stdout, "all that is wrong is told before time is spent"
     assert not list(tmp_path.iterdir())
 
 
@@ -230,6 +240,8 @@ def test_arguments_of_a_wrong_type_are_named() -> None:
     for name, value in wrong.items():
         with pytest.raises(DgssError, match=f"^{name} is "):
             train(**{name: value})  # type: ignore[arg-type]
+    with pytest.raises(DgssError, match=r"^on_step is 3"):
+        train(on_step=3)  # type: ignore[arg-type]
     with pytest.raises(DgssError, match="File name too long"):
         train("x" * 300)
 
@@ -261,6 +273,52 @@ def test_a_dry_run_shows_origins_and_costs_and_writes_nothing(
     found = json.loads(dgss("train", NAME, *TINY, "--dry-run", "--json").stdout)
     assert found["recipe"]["source"] == {"value": "streets-game", "origin": NAME}
     assert 0 < found["estimate"]["trained"] < found["estimate"]["total"]
+
+
+def test_a_dry_run_notes_an_occupied_usual_folder_and_refuses_one_that_is_named(
+    dgss: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(trained, Path("runs", NAME))
+    result = dgss("train", *TINY, "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert f"note: {Path('runs', NAME)} is not empty" in result.stdout and "parameters:" in result.stdout
+    named = dgss("train", *TINY, "--dry-run", "--out", Path("runs", NAME))
+    fails(named, "is not empty")
+    assert "parameters:" not in named.stdout
+    fails(dgss("train", *TINY), "is not empty")
+
+
+def test_weights_that_are_damaged_are_made_again_from_the_checkpoint(
+    dgss: Command, cache: Path, trained: Path, tmp_path: Path
+) -> None:  # mutation: a finished run is answered by its scores alone
+    copied = tmp_path / "copy"
+    shutil.copytree(trained, copied)
+    content = bytearray((trained / "model.safetensors").read_bytes())
+    content[-9] ^= 4
+    (copied / "model.safetensors").write_bytes(content)
+    result = dgss("train", "--resume", "--out", copied)
+    assert result.exit_code == 0, result.output
+    told = [line for line in result.stdout.splitlines() if line.startswith("warning: ")]
+    assert len(told) == 1 and "model.safetensors is damaged" in told[0] and "checkpoint of step 3" in told[0]
+    assert same_weights(copied, trained) and (copied / "report.json").is_file()
+
+
+@pytest.mark.usefixtures("nothing_is_trained")
+@pytest.mark.parametrize("left", ["no checkpoint", "a damaged one"])
+def test_weights_that_are_damaged_without_a_whole_checkpoint_are_an_error(
+    left: str, dgss: Command, trained: Path, tmp_path: Path
+) -> None:
+    copied = tmp_path / "copy"
+    shutil.copytree(trained, copied)
+    (copied / "model.safetensors").write_bytes(b"broken")
+    if left == "no checkpoint":
+        shutil.rmtree(copied / "checkpoints")
+    for path in copied.glob("checkpoints/*.safetensors"):
+        path.write_bytes(b"broken")
+    result = dgss("train", "--resume", "--out", copied)
+    fails(result, "model.safetensors is damaged", f"no whole checkpoint in {copied / 'checkpoints'}", "--out")
+    assert (copied / "report.json").is_file(), "mutation: the scores are removed first"
 
 
 def test_a_corrupt_checkpoint_gives_way_and_two_are_an_error(dgss: Command, cache: Path, tmp_path: Path) -> None:

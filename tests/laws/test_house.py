@@ -164,7 +164,9 @@ GLOBAL_RANDOM = re.compile(
     r"|(?<![\w.])random\.(random|randint|choice|shuffle|seed|uniform)\("
 )
 
-SEEDING = ("torch.manual_seed", "torch.default_generator.manual_seed", "torch.seed")
+# these seed devices whose state nobody puts back
+SEEDS_ALL = re.compile(r"torch\.(random\.)?(manual_seed|seed)|torch\.cuda\.(manual_seed_all|seed|seed_all)")
+SEEDING = re.compile(r"torch\.default_generator\.(manual_seed|seed)|torch\.(cuda|mps)\.manual_seed")
 
 
 @pytest.mark.parametrize("path", FILES, ids=place)
@@ -187,15 +189,19 @@ def test_nothing_is_executed_and_no_global_state_is_drawn(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=place)
 def test_torch_is_seeded_only_where_its_state_is_put_back(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    guarded = {
-        id(node)
-        for block in ast.walk(tree)
-        if isinstance(block, ast.With) and any("fork_rng" in ast.unparse(item) for item in block.items)
-        for node in ast.walk(block)
-    }
+    guarded = {id(node) for block in ast.walk(tree) if puts_back(block) for node in ast.walk(block)}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in SEEDING:
-            assert id(node) in guarded, f"{place(path)}:{node.lineno} seeds torch outside of `with fork_rng`"
+        if isinstance(node, ast.Call):
+            name, where = ast.unparse(node.func), f"{place(path)}:{node.lineno}"
+            assert not SEEDS_ALL.fullmatch(name), f"{where} {name} seeds every device: take torch.default_generator"
+            assert id(node) in guarded or not SEEDING.fullmatch(name), f"{where} seeds torch outside of `with fork_rng`"
+
+
+def puts_back(block: ast.AST) -> bool:
+    """`with fork_rng(...)`, or for a device that it does not know `try: ... finally: ... set_rng_state(...)`."""
+    if isinstance(block, ast.Try):
+        return any("set_rng_state" in ast.unparse(line) for line in block.finalbody)
+    return isinstance(block, ast.With) and any("fork_rng" in ast.unparse(item) for item in block.items)
 
 
 COMMANDS = (["--help"], ["recipes", "list"], ["datasets", "list"])

@@ -6,7 +6,9 @@ import io
 import os
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import pytest
@@ -14,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from dgss import files
+from dgss.api import estimate as estimating
 from dgss.errors import DeviceError, DgssError
 from dgss.files import RunFolder
 from dgss.interfaces import Batch, Method, SampleGenerator
@@ -127,6 +130,40 @@ def test_what_a_step_draws_depends_on_seed_and_step_alone() -> None:
 
     assert torch.equal(draw(1, 2), draw(1, 2))
     assert len({tuple(draw(seed, step).tolist()) for seed in range(3) for step in range(3)}) == 9
+
+
+@pytest.fixture
+def seeded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is done to the random states of other devices, on a stand-in for each."""
+    done: list[str] = []
+    for kind in ("cuda", "mps"):
+        module = getattr(torch, kind)
+        monkeypatch.setattr(module, "manual_seed", lambda seed, kind=kind: done.append(f"{kind} seeded"))
+        monkeypatch.setattr(module, "get_rng_state", lambda *_: torch.zeros(1))
+        monkeypatch.setattr(module, "set_rng_state", lambda state, *_, kind=kind: done.append(f"{kind} put back"))
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: done.append("every cuda seeded"))
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext(done.append(f"on {device}")))
+    return done
+
+
+def test_what_is_drawn_on_one_device_touches_no_other(seeded: list[str]) -> None:
+    """Broken by `torch.manual_seed`, which seeds every device there is."""
+    before = torch.get_rng_state()
+    with random_of_step(0, 0, CPU):
+        torch.rand(3)
+    with Method.drawn_from(torch.Generator()):
+        torch.rand(3)
+    assert seeded == []
+    for name, expected in (
+        ("cuda:1", ["on cuda:1", "cuda seeded", "cuda put back"]),
+        ("mps", ["mps seeded", "mps put back"]),
+    ):
+        with pytest.raises(Crash), random_of_step(0, 0, torch.device(name)):
+            assert seeded == expected[:-1]
+            raise Crash
+        assert seeded == expected
+        seeded.clear()
+    assert torch.equal(before, torch.get_rng_state())
 
 
 def test_learning_rate_zero_changes_no_parameter(tmp_path: Path) -> None:
@@ -347,6 +384,17 @@ def test_a_resumed_training_uses_as_many_threads_as_before(
     assert f"warning: going on with {other} threads" in capsys.readouterr().err
     go_on(1, 3)
     assert seen == [other, other, 1] and not capsys.readouterr().err
+
+
+def test_time_is_read_when_the_device_has_done_its_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken by reading the clock while a CUDA device still works."""
+    done: list[str] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: done.append(f"waited for {device}"))
+    monkeypatch.setattr(estimating, "time", SimpleNamespace(monotonic=lambda: float(len(done))))
+    for device, wait in (("cuda:1", ["waited for cuda:1"]), ("cpu", [])):
+        seconds = estimating._seconds(lambda: done.append("work"), torch.device(device))
+        assert done == ["work", *wait] * 2 and seconds == len(done) / 2
+        done.clear()
 
 
 def test_a_step_and_a_sample_of_one_number_draw_different_numbers() -> None:

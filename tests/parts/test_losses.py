@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -9,7 +10,17 @@ from torch.nn.functional import cross_entropy
 
 from dgss.interfaces import ImageFeatures, MaskPrediction, SampleGenerator
 from dgss.losses import mask_losses as module
-from dgss.losses.mask_losses import MaskLossSettings, choose_points, class_loss, divisor, mask_losses, summed
+from dgss.losses.mask_losses import (
+    MaskLossSettings,
+    choose_points,
+    class_loss,
+    divisor,
+    mask_losses,
+    smallest,
+    smallest_by_numpy,
+    smallest_by_torch,
+    summed,
+)
 from dgss.losses.matching import MaskTargets, fixed, mask_targets, sample
 
 SETTINGS = MaskLossSettings(points=200)
@@ -28,7 +39,7 @@ def perfect(labels: Tensor, classes: int = 4, scale: float = 30.0) -> tuple[Tens
     return scale * (2.0 * planes - 1), scale * torch.eye(classes + 1)[wanted]
 
 
-def said(masks: Tensor, classes: Tensor) -> MaskPrediction:
+def predicted(masks: Tensor, classes: Tensor) -> MaskPrediction:
     return MaskPrediction((masks,), (classes,), ImageFeatures(()))
 
 
@@ -57,9 +68,9 @@ def test_perfect_masks_cost_nothing_and_wrong_ones_much() -> None:
     targets = mask_targets(labels, 4)
     settings = SETTINGS.model_copy(update={"importance": 0.0})
     inner = InnerPoints(0, [0, 1])
-    good = mask_losses(said(masks, classes), targets, fixed, settings, inner)[0]
+    good = mask_losses(predicted(masks, classes), targets, fixed, settings, inner)[0]
     assert all(0 <= float(value) < 1e-3 for value in good.values()), good
-    bad = mask_losses(said(-masks, classes.roll(1, 2)), targets, fixed, settings, inner)[0]
+    bad = mask_losses(predicted(-masks, classes.roll(1, 2)), targets, fixed, settings, inner)[0]
     assert all(float(value) > 4 for value in bad.values()), bad
 
 
@@ -92,18 +103,30 @@ def test_most_points_lie_where_the_mask_is_least_sure() -> None:
     assert 0.75 < near.float().mean() < 0.92
 
 
+@pytest.mark.parametrize("find", [smallest, smallest_by_numpy, smallest_by_torch])
+@pytest.mark.parametrize("count", [0, 1, 7, 20])
+def test_on_every_device_the_same_points_are_kept(find: Callable[[Tensor, int], Tensor], count: int) -> None:
+    """Broken by the largest on the devices that the CPU does not stand for."""
+    values = torch.rand(3, 20)
+    index = find(values, count)
+    assert index.shape == (3, count) and index.dtype == torch.int64
+    assert torch.equal(values.gather(1, index).sort(1).values, values.sort(1).values[:, :count])
+
+
 def test_losses_of_a_batch_are_those_of_its_images_weighted_by_their_divisors() -> None:
     """Law 1 for losses. Broken by a mean over images."""
     labels = torch.cat([labels_of(1, seed=1), torch.full((1, 16, 16), 2)])
     masks, classes = torch.randn(2, 4, 4, 4), torch.randn(2, 4, 5)
-    together = mask_losses(said(masks, classes), mask_targets(labels, 4), fixed, SETTINGS, SampleGenerator(0, [0, 1]))[
-        0
-    ]
+    together = mask_losses(
+        predicted(masks, classes), mask_targets(labels, 4), fixed, SETTINGS, SampleGenerator(0, [0, 1])
+    )[0]
     alone, sums = [], []
     for i in range(2):
         targets = mask_targets(labels[i : i + 1], 4)
         generator = SampleGenerator(0, [i])
-        alone.append(mask_losses(said(masks[i : i + 1], classes[i : i + 1]), targets, fixed, SETTINGS, generator)[0])
+        alone.append(
+            mask_losses(predicted(masks[i : i + 1], classes[i : i + 1]), targets, fixed, SETTINGS, generator)[0]
+        )
         n = targets.counts[0]
         sums.append({"class": n + 0.1 * (4 - n), "mask": float(n), "dice": float(n)})
     for name, value in together.items():
@@ -117,7 +140,7 @@ def test_a_weight_of_zero_leaves_the_term_out() -> None:
     for absent in ("class", "mask", "dice"):
         settings = SETTINGS.model_copy(update={f"{absent}_weight": 0.0})
         generator = SampleGenerator(0, [0, 1])
-        found = mask_losses(said(masks, classes), mask_targets(labels, 4), fixed, settings, generator)[0]
+        found = mask_losses(predicted(masks, classes), mask_targets(labels, 4), fixed, settings, generator)[0]
         assert set(found) == {"class", "mask", "dice"} - {absent}
 
 
@@ -127,14 +150,14 @@ def test_ignored_pixels_count_as_background_of_every_mask() -> None:
     labels[:, :, 8:] = 255
     masks = torch.full((1, 1, 16, 16), 30.0)
     targets = mask_targets(labels, 1)
-    found = mask_losses(said(masks, torch.zeros(1, 1, 2)), targets, fixed, SETTINGS, SampleGenerator(0, [0]))[0]
+    found = mask_losses(predicted(masks, torch.zeros(1, 1, 2)), targets, fixed, SETTINGS, SampleGenerator(0, [0]))[0]
     assert float(found["mask"]) > 10
 
 
 def test_a_batch_without_labels_costs_no_masks_and_keeps_its_gradient() -> None:
     masks, classes = torch.randn(2, 4, 4, 4, requires_grad=True), torch.randn(2, 4, 5, requires_grad=True)
     targets = mask_targets(torch.full((2, 16, 16), 255), 4)
-    found = mask_losses(said(masks, classes), targets, fixed, SETTINGS, SampleGenerator(0, [0, 1]))[0]
+    found = mask_losses(predicted(masks, classes), targets, fixed, SETTINGS, SampleGenerator(0, [0, 1]))[0]
     assert found["mask"].item() == 0 and found["dice"].item() == 0 and found["class"].item() > 0
     total([found]).backward()
     assert masks.grad is not None and not masks.grad.any()
@@ -144,7 +167,9 @@ def test_losses_are_float32_under_autocast() -> None:
     labels = labels_of()
     masks, classes = (x.bfloat16() for x in perfect(labels))
     with torch.autocast("cpu", torch.bfloat16):
-        terms = mask_losses(said(masks, classes), mask_targets(labels, 4), fixed, SETTINGS, SampleGenerator(0, [0, 1]))
+        terms = mask_losses(
+            predicted(masks, classes), mask_targets(labels, 4), fixed, SETTINGS, SampleGenerator(0, [0, 1])
+        )
     assert {value.dtype for value in terms[0].values()} == {torch.float32}
 
 
@@ -195,7 +220,7 @@ def test_losses_do_not_depend_on_the_other_images_of_the_batch() -> None:
     def found(order: list[int]) -> Tensor:
         targets: MaskTargets = mask_targets(labels[order], 4)
         return total(
-            mask_losses(said(masks[order], classes[order]), targets, fixed, SETTINGS, SampleGenerator(0, order))
+            mask_losses(predicted(masks[order], classes[order]), targets, fixed, SETTINGS, SampleGenerator(0, order))
         )
 
     torch.testing.assert_close(found([0, 1]), found([1, 0]))

@@ -64,6 +64,29 @@ def test_wrong_tensors_are_refused_at_the_door() -> None:
             model().scores(wrong)
 
 
+def test_tensors_of_any_float_type_are_taken() -> None:  # mutation: torch's own words on two types
+    images = torch.rand(1, 3, 8, 8).half()
+    expected = model().scores(images.float())
+    for kind in (torch.float16, torch.float64):
+        assert torch.equal(model().scores(images.to(kind)), expected)
+    assert model().scores(images.float().clamp(0, 1) * (1 + 1e-6)).shape == expected.shape
+
+
+@pytest.mark.parametrize("value", [255.0, -2.1, float("nan")])
+def test_values_outside_the_range_are_refused(value: float) -> None:  # mutation: labelled as if they were bright
+    images = torch.rand(1, 3, 8, 8)
+    images[0, 1, 2, 3] = value
+    with pytest.raises(DataError, match=r"^images must lie in \[0, 1\], .*divide"):
+        model().scores(images)
+
+
+@pytest.mark.parametrize("source", [torch.rand(3, 8, 8), b"x"])
+def test_what_looks_like_several_images_and_is_none_is_refused_at_once(source: object) -> None:
+    """mutation: an iterator that fails when it is asked"""
+    with pytest.raises(DataError, match="should be a path, a Pillow image or an array"):
+        model().predict(source)  # type: ignore[call-overload]
+
+
 def test_a_short_edge_is_what_the_model_sees_and_not_what_comes_out() -> None:  # mutation: scores left small
     small = model(InferenceSettings(short_edge=16))
     assert small.predict(IMAGE).labels.shape == (32, 48)

@@ -59,12 +59,12 @@ def estimate(recipe: Recipe, device: str = "auto") -> Estimate:
         memory = torch.cuda.max_memory_allocated(where) / 1e9 if where.type == "cuda" else peak_memory()
         model = TrainedModel(method, recipe, where)
         picture = torch.rand(1, 3, *recipe.drawn.size, generator=torch.Generator().manual_seed(recipe.seed))
-        label = _seconds(lambda: model.scores(picture))
+        label = _seconds(lambda: model.scores(picture), where)
     trained = sum(parameter.numel() for group in method.parameter_groups() for _, parameter in group.parameters)
     drawn = sum(domain(name).drawn is not None for name in {recipe.source, *recipe.targets})
     scored = drawn * recipe.drawn.score_images
     pictures = scored + (recipe.drawn.train_images if domain(recipe.source).drawn else 0)
-    draw = _seconds(lambda: draw_street(size=recipe.drawn.size)) / usable_cores() if pictures else 0.0
+    street = _seconds(lambda: draw_street(size=recipe.drawn.size), where) if pictures else 0.0
     return Estimate(
         device=str(where),
         trained=trained,
@@ -72,7 +72,7 @@ def estimate(recipe: Recipe, device: str = "auto") -> Estimate:
         memory_gb=memory,
         step_seconds=step,
         training_seconds=step * settings.steps,
-        drawing_seconds=draw * pictures,
+        drawing_seconds=street * pictures / usable_cores(),
         scoring_seconds=label * scored,
     )
 
@@ -80,23 +80,27 @@ def estimate(recipe: Recipe, device: str = "auto") -> Estimate:
 def _time_step(method: Method, recipe: Recipe, device: torch.device) -> float:
     """Seconds of the second of two training steps."""
     optimizer = build_optimizer(method.parameter_groups(), recipe.training.optimizer)
+    numbers = iter(range(2))
 
-    def step(number: int) -> None:
+    def step() -> None:
+        number = next(numbers)
         batch = _random_batch(method, recipe, number).to(device)
         train_step(method, batch, optimizer, recipe.training, recipe.seed, number)
 
-    step(0)
-    begin = time.monotonic()
-    step(1)
-    return time.monotonic() - begin
+    return _seconds(step, device)
 
 
-def _seconds(work: Callable[[], object]) -> float:
-    """Seconds of the second of two runs of `work`."""
-    work()
-    begin = time.monotonic()
-    work()
-    return time.monotonic() - begin
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds of the second of two runs of `work`, until `device` has done it."""
+
+    def done_at() -> float:
+        work()
+        if device.type == "cuda":  # it works on after the call has come back
+            torch.cuda.synchronize(device)
+        return time.monotonic()
+
+    begin = done_at()
+    return done_at() - begin
 
 
 def _random_batch(method: Method, recipe: Recipe, number: int) -> Batch:

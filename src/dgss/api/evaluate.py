@@ -13,7 +13,7 @@ from dgss.evaluation.evaluate import DomainResult, evaluate_domain
 from dgss.evaluation.protocols import Protocol
 from dgss.evaluation.protocols import protocol as protocol_of
 from dgss.evaluation.report import Report
-from dgss.files import RunFolder, check_place, path_errors
+from dgss.files import RunFolder, path_errors
 from dgss.inference.predictor import Model
 from dgss.recipes.schema import DrawnSettings, Recipe
 from dgss.training.devices import memory_errors
@@ -33,8 +33,9 @@ def evaluate(
     """Scores a model, or a run by its folder, on the domains `targets`.
 
     targets: None its own source and the targets of its recipe. data: one folder for all, or one per domain; None as
-    the run was trained with. protocol: at which size and on which pixels. A target that is the model's own source is
-    reported as the source. Raises `DataError` where a domain is unknown or its data are not there.
+    the run in that folder was trained with; a loaded model does not know them. protocol: at which size and on which
+    pixels. A target that is the model's own source is reported as the source. Raises `DataError` where a domain is
+    unknown or its data are not there.
     """
     progress, rule = progress or Progress(), protocol_of(protocol)
     names = _known(targets)
@@ -44,7 +45,7 @@ def evaluate(
     if names is None and recipe is not None:
         names = list(dict.fromkeys([recipe.source, *recipe.targets]))
     if not names:
-        raise DataError("no domain is named to score on; name one or more: --targets A,B")
+        raise DataError("no domain is named to score on; name one or more as targets")
     drawn = recipe.drawn if recipe else DrawnSettings()
     sets = Data(roots, drawn.size, progress)
     for name in names:
@@ -77,18 +78,6 @@ def _trained_on(model: str | Path) -> dict[str, Path]:
         data = Recipe.load(file).data if file.is_file() else None
         folders = data if isinstance(data, dict) else {DEFAULT: data} if data else {}
         return {name: as_path(folder, "data").absolute() for name, folder in folders.items()}
-
-
-def check_file(file: str | Path) -> Path:
-    """The path of a file for a result. Raises where it may not be written, before time is spent on it."""
-    path = as_path(file, "out")
-    if path.suffix not in (".json", ".html"):
-        raise DataError(f"{path}: the result is written as .json (numbers) or .html (a page); name such a file")
-    with path_errors(path):
-        if path.exists():
-            raise DataError(f"{path} exists; name another file, nothing is overwritten")
-    check_place(path)
-    return path
 
 
 def score(

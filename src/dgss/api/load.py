@@ -54,8 +54,13 @@ def _weights(place: Path) -> Path:
         return file
     if run.recipe.is_file():
         raise WeightsError(f"the training in {place} has not ended; {run.how_to_go_on()}")
-    beside = [str(found.parent) for above in (place, place.parent) for found in above.glob(f"*/{run.weights.name}")]
-    hint = nearest(str(place), beside) if beside else "`dgss train --out DIR` makes a run"
+    for above, where in ((place, "in"), (place.parent, "beside")):
+        runs = [str(found.parent) for found in above.glob(f"*/{run.weights.name}")]
+        if runs:
+            hint = nearest(str(place), runs).replace("known: ", f"runs {where} it: ", 1)
+            break
+    else:
+        hint = "`dgss train --out DIR` makes a run"
     raise WeightsError(f"{place} is no run and no file of weights; {hint}")
 
 

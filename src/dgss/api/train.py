@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from dgss.api.evaluate import score
 from dgss.api.load import TrainedModel, load_model
 from dgss.data.dataset import Dataset
 from dgss.data.loader import Loader
-from dgss.errors import DataError, DgssError, RecipeError
+from dgss.errors import DataError, DgssError, RecipeError, WeightsError
 from dgss.evaluation.panels import save_panels
 from dgss.evaluation.protocols import protocol
 from dgss.evaluation.report import Report, write_html
@@ -26,11 +26,13 @@ from dgss.files import RUNS, FolderLock, RunFolder, atomic_path, check_place, pa
 from dgss.interfaces import Method
 from dgss.recipes.library import DEFAULT_RECIPE
 from dgss.recipes.schema import Recipe, differences
+from dgss.training.checkpoint import restore_checkpoint
 from dgss.training.devices import choose_device, memory_errors, peak_memory
 from dgss.training.loggers import MetricsFile
 from dgss.training.loop import StepReport, StopRequest, fit
+from dgss.training.optimizer import build_optimizer
 from dgss.training.progress import Progress
-from dgss.weights.store import save_weights
+from dgss.weights.store import read_weights, save_weights
 
 RULE = protocol("drawn")
 
@@ -66,7 +68,8 @@ class Run:
 class Plan:
     """A run that may begin: all that can be wrong with what was given has been looked at, and nothing is written.
 
-    names: the domains to score on, the source first. finished: whether all of the run is there already.
+    names: the domains to score on, the source first. finished: whether all of the run is there already. damage: what is
+    wrong with the weights that are there; empty where nothing is.
     """
 
     recipe: Recipe
@@ -75,6 +78,7 @@ class Plan:
     sets: Data
     names: list[str]
     finished: bool
+    damage: str = ""
 
 
 def train(
@@ -93,10 +97,12 @@ def train(
     resume: go on where the run in that folder stopped; a finished one is answered as it is. on_step: called after every
     step. Raises `Stopped`, a `KeyboardInterrupt`, after Ctrl-C or SIGTERM.
     """
+    if on_step is not None and not callable(on_step):
+        raise DgssError(f"on_step is {on_step!r}; it should be a function that takes a StepReport")
     progress = progress or Progress()
     plan = prepare(recipe, data, out, resume, device, progress)
     folder, metrics = plan.folder, MetricsFile(plan.folder.metrics, progress.warn)
-    model = None if plan.finished else _build(plan)  # before anything is written: what does not fit together ends here
+    model = None if plan.finished else _build(plan, progress)  # before a write: what does not fit together ends here
     with FolderLock(folder.path), StopRequest(folder, at_once=True):
         if model is not None:
             folder.forget_scores()
@@ -120,14 +126,24 @@ def prepare(
     resume: bool,
     device: str,
     progress: Progress,
+    dry: bool = False,
 ) -> Plan:
-    """What `train` does before its first write, for the same arguments. Raises where one of them is wrong."""
+    """What `train` does before its first write, for the same arguments. Raises where one of them is wrong.
+
+    dry: nothing will be trained, so that a usual folder which is not free is only told.
+    """
     if not isinstance(resume, bool):
         raise DgssError(f"resume is {resume!r}; it should be True or False")
     recipe = _settle(recipe, out, resume)
     recipe = recipe if data is None else recipe.change(data=as_roots(data))
     folder = RunFolder(RUNS / recipe.name if out is None else as_path(out, "out"))
-    other_scores = _check_folder(folder, recipe, resume)
+    other_scores = False
+    try:
+        other_scores = _check_folder(folder, recipe, resume)
+    except DgssError as error:
+        if resume or out is not None or not dry:
+            raise
+        progress.say(f"note: {error}")
     check_place(folder.path)
     where = choose_device(device)
     sets = Data(as_roots(recipe.data), recipe.drawn.size, progress)
@@ -135,7 +151,8 @@ def prepare(
     sets.check_trained(recipe.source)
     for name in names:
         sets.check_scored(name, recipe.labels, RULE)
-    return Plan(recipe, folder, where, sets, names, folder.finished(names) and not other_scores)
+    damage = _damage(folder)
+    return Plan(recipe, folder, where, sets, names, folder.finished(names) and not (other_scores or damage), damage)
 
 
 def _settle(recipe: Recipe | str | Path | None, out: str | Path | None, resume: bool) -> Recipe:
@@ -165,13 +182,38 @@ def _check_folder(folder: RunFolder, recipe: Recipe, resume: bool) -> bool:
     return bool(differences(earlier, recipe, _NO_NUMBER))
 
 
-def _build(plan: Plan) -> Method | TrainedModel:
+def _damage(folder: RunFolder) -> str:
+    """What is wrong with the weights of a run, without advice; empty where they are whole or not there yet."""
+    try:
+        if folder.weights.exists():
+            read_weights(folder.weights)
+    except WeightsError as error:
+        return str(error).rsplit("; ", 1)[0]
+    return ""
+
+
+def _build(plan: Plan, progress: Progress) -> Method | TrainedModel:
     """A model to train, or the trained one where only its scores are missing."""
     with memory_errors("take a smaller model: see method and tower in the recipe"):
-        if plan.folder.weights.exists():
+        if plan.folder.weights.exists() and not plan.damage:
             method = load_model(plan.folder.weights, str(plan.device), plan.recipe).method
             return TrainedModel(method, plan.recipe, plan.device)  # scored by the settings of now
-        return plan.recipe.build()
+        method = plan.recipe.build()
+        if plan.damage:
+            progress.warn(f"{plan.damage}; it is made again from the checkpoint of step {_saved_step(plan, method)}")
+        return method
+
+
+def _saved_step(plan: Plan, method: Method) -> int:
+    """The step of the newest whole checkpoint, which `method` is filled with. Raises `WeightsError` where none is."""
+    optimizer, folder = build_optimizer(method.parameter_groups(), plan.recipe.training.optimizer), plan.folder
+    with suppress(WeightsError):
+        if step := restore_checkpoint(folder.checkpoints, method, optimizer, lambda _: None).step:
+            return step
+    raise WeightsError(
+        f"{plan.damage}, and there is no whole checkpoint in {folder.checkpoints} to go on from; train anew with "
+        f"another --out"
+    )
 
 
 def _fit(

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from dgss.cli.common import AsJson, Data, Debug, Device, RunPath, foreseen, roots, show_json
+from dgss.errors import DataError
 
 
 def evaluate(
@@ -28,13 +29,15 @@ def evaluate(
 ) -> None:
     """Score a trained model on domains, and print mIoU by domain, their mean and rPD."""
     with foreseen(debug):
-        names = list(filter(None, map(str.strip, targets.split(",")))) if targets is not None else None
-        typer.echo(f"scoring {run} on {'the targets of its recipe' if names is None else ', '.join(names)}", err=True)
-        from dgss.api.evaluate import check_file
+        from dgss.files import check_result_file
+
+        names = None if targets is None else _names(targets)
+        file = None if out is None else check_result_file(out)
+        on = "its source and the targets of its recipe" if names is None else ", ".join(names)
+        typer.echo(f"scoring {run} on {on}", err=True)
         from dgss.api.evaluate import evaluate as run_evaluation
         from dgss.training.progress import Progress
 
-        file = None if out is None else check_file(out)
         report = run_evaluation(run, names, roots(data), protocol, device, Progress(sys.stderr))
         if as_json:
             show_json(report.to_json())
@@ -44,3 +47,13 @@ def evaluate(
             from dgss.evaluation.report import write_html
 
             write_html(file, report) if file.suffix == ".html" else report.save(file)
+
+
+def _names(targets: str) -> list[str]:
+    """The domains of `--targets A,B`, each of which is known."""
+    from dgss.data.domains import domain
+
+    names = [domain(name).name for name in map(str.strip, targets.split(",")) if name]
+    if not names:
+        raise DataError("--targets names no domain; write --targets A,B, or leave it out for those of the recipe")
+    return names

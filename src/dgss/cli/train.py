@@ -47,7 +47,8 @@ def train(
     """
     with foreseen(debug):
         recipe, overrides = _split(arguments or [], out, resume)
-        typer.echo(f"dgss train {shlex.join([recipe, *overrides])}", err=as_json)
+        going_on = ["--resume", *([] if out is None else ["--out", str(out)]), *(arguments or [])]
+        typer.echo(f"dgss train {shlex.join(going_on if resume else [recipe, *overrides])}", err=as_json)
         _check_names(recipe, out, resume)
         from dgss.training.progress import Progress
 
@@ -60,8 +61,8 @@ def train(
         folders = roots(data)
         resolved = resolve(recipe, overrides, {"data": folders} if folders else None)
         if dry_run:
+            prepare(resolved.recipe, folders, out, resume, device, progress, dry=True)
             _dry_run(resolved, device, as_json, progress)
-            prepare(resolved.recipe, folders, out, resume, device, progress)
             return
         run = run_training(resolved.recipe, folders, out, resume, device=device, progress=progress)
         if as_json:

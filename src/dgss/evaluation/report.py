@@ -28,7 +28,8 @@ class Report:
     """Scores of one model. All in percent.
 
     targets: results by domain. protocol: its name. source: the result on the training domain, None where it was not
-    scored. source_name: the training domain. name: the recipe. seconds: wall time of the run. peak_gb: its memory.
+    scored. source_name: the training domain. name: the recipe. seconds: wall time of the run. peak_gb: main memory of
+    its main process.
     """
 
     targets: Mapping[str, DomainResult]

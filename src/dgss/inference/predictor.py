@@ -25,6 +25,7 @@ from dgss.labels import LabelMap, LabelSpace
 _LONGEST = 16  # an image that is resized may be so many times as long as it is short ...
 _PIXELS = 80_000_000  # ... and have so many pixels after it
 _BLENDED = 256  # rows of an overlay at once: blending takes several floats a value
+_ROUNDING = 1e-3  # by how much resizing may carry values of a tensor out of their range
 _BORDERED = 64  # pixels of the short edge from which on borders leave something between them
 
 
@@ -112,14 +113,23 @@ class Model:
         Several images give an iterator, which reads and labels one at a time. `with_scores=False` saves K x H x W
         numbers an image.
         """
+        if isinstance(source, bytes | Tensor):  # iterable, but no row of images
+            kind = type(source).__name__
+            raise DataError(f"an image should be a path, a Pillow image or an array, not {kind}; tensors: scores()")
         if isinstance(source, str | Path | Image.Image | np.ndarray) or not isinstance(source, Iterable):
             return self._segment(source, with_scores)
         return (self._segment(image, with_scores) for image in source)
 
     def scores(self, images: Tensor) -> Tensor:
-        """Class scores (B, K, H, W) float32 of images (B, 3, H, W) float in [0, 1], RGB, on the model's device."""
+        """Class scores (B, K, H, W) float32 of images (B, 3, H, W) float in [0, 1], RGB, on the model's device.
+
+        Raises `DataError` for images of another shape, type or range.
+        """
         _check_images(images)
-        return self._scores(images, (images.shape[2], images.shape[3]))
+        with self._enough_memory(), torch.inference_mode():
+            pixels = images.float()
+            _check_range(pixels)
+            return view_scores(self._method_scores, pixels.to(self.device), self.settings)
 
     def _segment(self, source: ImageLike, with_scores: bool) -> Segmentation:
         labels, kept = [], []
@@ -134,10 +144,6 @@ class Model:
                     kept.append(strip[0].cpu().numpy())
             scores = np.concatenate(kept, 1) if with_scores else None
         return Segmentation(np.concatenate(labels), scores, self.labels, image)
-
-    def _scores(self, images: Tensor, size: tuple[int, int]) -> Tensor:
-        with self._enough_memory(), torch.inference_mode():
-            return view_scores(self._method_scores, images.to(self.device), self.settings, size)
 
     def _method_scores(self, cuts: Tensor) -> Tensor:
         prediction: MaskPrediction = self.method(cuts)
@@ -174,6 +180,15 @@ def _check_images(images: Tensor) -> None:
         raise DataError(f"images must be (B, 3, H, W), not {tuple(images.shape)}; add the batch axis, take RGB")
     if not images.is_floating_point():
         raise DataError(f"images must be floats in [0, 1], not {images.dtype}; divide by 255")
+
+
+def _check_range(pixels: Tensor) -> None:
+    low, high = (float(end) for end in pixels.aminmax())
+    if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):
+        raise DataError(
+            f"images must lie in [0, 1], these reach from {low:.3g} to {high:.3g}; divide bytes by 255, and "
+            f"do not normalize"
+        )
 
 
 def _borders(labels: LabelMap, width: int) -> NDArray[np.bool_]:

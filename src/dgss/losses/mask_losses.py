@@ -111,11 +111,12 @@ def point_losses(
     if not len(logits):
         return logits.sum(), logits.sum()
     points = choose_points(logits.detach(), targets.counts, settings, generator)
-    said = sample(logits, points)[:, 0]  # (N, P)
-    true = sample(targets.masks, points)[:, 0]
-    bce = binary_cross_entropy_with_logits(said, true, reduction="none").mean(1).sum()
-    shares = said.sigmoid()
-    dice = 1 - (2 * (shares * true).sum(1) + 1) / (shares.sum(1) + true.sum(1) + 1)
+    point_logits = sample(logits, points)[:, 0]  # (N, P)
+    point_targets = sample(targets.masks, points)[:, 0]
+    bce = binary_cross_entropy_with_logits(point_logits, point_targets, reduction="none").mean(1).sum()
+    probabilities = point_logits.sigmoid()
+    overlap = (probabilities * point_targets).sum(1)
+    dice = 1 - (2 * overlap + 1) / (probabilities.sum(1) + point_targets.sum(1) + 1)
     return bce / count, dice.sum() / count
 
 
@@ -140,8 +141,17 @@ def choose_points(
 
 def smallest(values: Tensor, count: int) -> Tensor:
     """Where the `count` smallest of each row stand, in no order. values: (N, M) -> (N, count)."""
-    if values.device.type == "cpu":  # NumPy's partial sort is the faster one by several times
-        return torch.from_numpy(np.argpartition(values.numpy(), count - 1, axis=1)[:, :count])
+    on_cpu = values.device.type == "cpu"  # there NumPy's partial sort is the faster one by several times
+    return smallest_by_numpy(values, count) if on_cpu else smallest_by_torch(values, count)
+
+
+def smallest_by_numpy(values: Tensor, count: int) -> Tensor:
+    """`smallest` on the CPU."""
+    return torch.from_numpy(np.argpartition(values.numpy(), count - 1, axis=1)[:, :count])
+
+
+def smallest_by_torch(values: Tensor, count: int) -> Tensor:
+    """`smallest` on any device."""
     return values.topk(count, 1, largest=False, sorted=False).indices
 
 

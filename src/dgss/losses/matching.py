@@ -73,11 +73,12 @@ def hungarian(weights: tuple[float, float, float], points: int, generator: Sampl
     @torch.no_grad()
     def match(masks: Tensor, classes: Tensor, targets: MaskTargets) -> list[Tensor]:
         places = torch.stack([generator.uniform(i, (points, 2), masks.device) for i in range(len(masks))])
-        said = sample(masks, places)  # (B, Q, P)
+        point_logits = sample(masks, places)  # (B, Q, P)
         matched = []
         for i, mask in enumerate(torch.split(targets.masks, targets.counts)):
-            true = sample(mask, places[i].expand(len(mask), -1, -1))[:, 0]  # (n_b, P)
-            matched.append(assign(pair_costs(classes[i], said[i], targets.classes[i], true, weights)))
+            point_targets = sample(mask, places[i].expand(len(mask), -1, -1))[:, 0]  # (n_b, P)
+            cost = pair_costs(classes[i], point_logits[i], targets.classes[i], point_targets, weights)
+            matched.append(assign(cost))
         return matched
 
     return match
@@ -94,8 +95,8 @@ def pair_costs(
     chosen = -class_logits.softmax(1)[:, classes]
     # the mean over the points of BCE(x, t) = softplus(x) - x t, for all pairs by one product
     mask = (softplus(masks).sum(1, keepdim=True) - masks @ targets.T) / masks.shape[1]
-    shares = masks.sigmoid()
-    dice = 1 - (2 * shares @ targets.T + 1) / (shares.sum(1, keepdim=True) + targets.sum(1) + 1)
+    probabilities = masks.sigmoid()
+    dice = 1 - (2 * probabilities @ targets.T + 1) / (probabilities.sum(1, keepdim=True) + targets.sum(1) + 1)
     return weights[0] * chosen + weights[1] * mask + weights[2] * dice
 
 

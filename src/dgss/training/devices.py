@@ -52,9 +52,29 @@ def cpu_threads(count: int | None) -> Iterator[None]:
 @contextmanager
 def random_of_step(seed: int, step: int, device: torch.device) -> Iterator[None]:
     """Makes what a model draws (dropout, drop path) a pure function of (seed, step); the state outside is untouched."""
-    key = np.random.SeedSequence([seed, step, _STEP]).generate_state(1, np.uint64)[0]
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(int(key >> np.uint64(1)))
+    key = int(np.random.SeedSequence([seed, step, _STEP]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    with torch.random.fork_rng(devices=[]), _drawn_on(device, key):
+        # `torch.manual_seed` would seed every other device, too, and nobody would put those back
+        torch.default_generator.manual_seed(key)
+        yield
+
+
+@contextmanager
+def _drawn_on(device: torch.device, seed: int) -> Iterator[None]:
+    """A device with a random state of its own starts from `seed` inside the block and goes on as before after it."""
+    if device.type == "cuda":
+        with torch.random.fork_rng([device], device_type="cuda"):
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+            yield
+    elif device.type == "mps":  # `fork_rng` of older torch does not know it
+        before = torch.mps.get_rng_state()
+        try:
+            torch.mps.manual_seed(seed)
+            yield
+        finally:
+            torch.mps.set_rng_state(before)
+    else:
         yield
 
 
@@ -71,7 +91,10 @@ def memory_errors(advice: str) -> Iterator[None]:
 
 
 def peak_memory() -> float:
-    """The largest main memory this process has held so far, in gigabytes (10^9 bytes)."""
+    """The largest main memory the main process has held so far, in gigabytes (10^9 bytes).
+
+    The processes that prepare batches (`training.workers`) and the memory of a GPU do not count.
+    """
     if _STATUS.exists():  # Linux; `resource` would count what the parent held before it started us
         for line in _STATUS.read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("VmHWM"):  # some sandboxes leave it out

@@ -1,5 +1,6 @@
 """The names that published checkpoints give to what is ours: one table a method.
 
+The goldens read the reference programs' weights with it and so prove our parts against theirs; no command uses it yet.
 A table is a list of rules (pattern of their key, our key); the first pattern that fits a whole key wins. Shapes and
 values are the same on both sides.
 """
