@@ -103,17 +103,35 @@ def test_each_part_can_be_left_out(changes: dict[str, Any], absent: str) -> None
 
 
 def test_without_any_use_of_the_text_the_settings_are_refused() -> None:
-    with pytest.raises(ValidationError, match="choose the method mask2former"):
-        TqdmSettings(text_queries=False, text_attention=False, vision_language_weight=0.0)
+    with pytest.raises(RecipeError, match=r"^method\.text_queries = false: .*choose the method mask2former$"):
+        tqdm(text_queries=False, text_attention=False, vision_language_weight=0.0)
 
 
 def test_towers_that_cannot_serve_are_refused() -> None:
-    with pytest.raises(RecipeError, match="text partner"):
+    with pytest.raises(RecipeError, match=r"^method\.name: .*text partner; choose another tower"):
         tqdm(tiny_towers(text=False))
     towers = tiny_towers()
     towers.image.temperature = None
-    with pytest.raises(RecipeError, match="temperature"):
+    with pytest.raises(RecipeError, match=r"^method\.mask_prior = 'score_map': needs a tower temperature"):
         tqdm(towers, mask_prior="score_map")
+    with pytest.raises(RecipeError, match=r"^method\.queries = 18: should be at least 19, one for each class"):
+        mask2former(queries=18)
+    with pytest.raises(RecipeError, match=r"^method\.contexts = 99: 99 contexts and class names .* do not fit"):
+        tqdm(contexts=99)
+
+
+class DropPath(torch.nn.Identity):
+    """Known by its name."""
+
+
+def test_a_frozen_copy_that_draws_needs_drop_path() -> None:
+    """Else the option would do nothing."""
+    with pytest.raises(RecipeError, match=r"^method\.frozen_copy = 'train': .* drop path .* set it to eval$"):
+        tqdm(frozen_copy="train")
+    towers = tiny_towers()
+    towers.image.drop = DropPath()
+    copied = tqdm(towers, frozen_copy="train").train().teacher
+    assert copied is not None and copied.tower.drop.training
 
 
 def test_fixed_prompts_are_encoded_once_for_any_number_of_images() -> None:
@@ -185,6 +203,14 @@ def test_the_frozen_copy_keeps_the_first_embedding() -> None:
     torch.testing.assert_close(
         losses(model, batch)["vision"], (before - model.tower(batch.images).pooled).square().mean()
     )
+
+
+def test_the_frozen_copy_sees_no_padding() -> None:
+    """L_reg^V is 0 for an unchanged tower on a padded batch. Broken by leaving `valid` out on the way to the copy."""
+    model, batch = tqdm().train(), tiny_batch()
+    batch.valid[:, :, 24:] = False
+    assert losses(model, batch)["vision"] == 0
+    assert model.vision_loss(model.tower(batch.images), batch) > 0, "padding is seen where it is not told"
 
 
 def test_the_text_tower_stays_in_eval_mode() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from pydantic import BaseModel
@@ -17,7 +20,9 @@ from dgss.interfaces import Method, Towers
 from dgss.labels import LabelSpace
 from dgss.recipes import library
 from dgss.recipes.faults import fields_of
-from dgss.recipes.schema import Recipe, differences, resolve
+from dgss.recipes.schema import Recipe, differences, outline, resolve
+from dgss.towers.settings import TowerSettings, build_towers
+from dgss.towers.text import TowerOutline
 
 NAME = "tqdm-mini-streets"
 PRESETS = library.preset_names()
@@ -136,6 +141,11 @@ WRONG = {
     "TRAINING.STEPS=3": "TRAINING.STEPS = 3: unknown key; did you mean training.steps?",
     "optimiser.foo=3": "optimiser.foo = 3: unknown key; did you mean training.optimizer?",
     "tower.foo=3": "tower.foo = 3: unknown key; known in tower: name, weights, frozen, frozen_norm, dense_stride",
+    "method.queries=3": "method.queries = 3: unknown key; mask2former has it",
+    "method.name=mask2former method.querie=3": "method.querie = 3: unknown key; did you mean method.queries?",
+    "method.name=mask2former method.context_decoder.layers=3": (
+        "method.context_decoder.layers = 3: unknown key; tqdm has it"
+    ),
     # YAML
     "seed=[": "seed = '[': no YAML value; line 1, column 2: a value should stand before the end",
     "seed={a": "seed = '{a': no YAML value; line 1, column 3: expected ',' or '}', but got the end",
@@ -150,8 +160,13 @@ WRONG = {
         "method.queries = 18: should be at least 19, one for each class of cityscapes19"
     ),
     "tower.weights=none": (
-        "method.mask_prior = 'score_map': needs a tower that states its temperature, which one with tower.weights none "
-        "does not; set it to none or tower.weights to pretrained"
+        "method.mask_prior = 'score_map': needs a tower temperature; set it to none or tower.weights to pretrained"
+    ),
+    "method.frozen_copy=train": (
+        "method.frozen_copy = 'train': lets drop path draw, but the tower has none; set it to eval"
+    ),
+    "method.text_queries=false method.text_attention=false method.vision_language_weight=0 method.mask_prior=none": (
+        "method.text_queries = false: nor does any other part use text; choose the method mask2former"
     ),
     "method.contexts=0": "method.context_init = 'a photo of a': starts contexts, of which are 0; set it to null",
     "method.contexts=3": (
@@ -314,7 +329,7 @@ def test_another_method_keeps_what_both_know() -> None:
     recipe = Recipe.load(NAME, ["method.name=mask2former", "method.queries=21"])
     assert type(recipe.method).__name__ == "Mask2FormerSettings"
     assert recipe.method.width == Recipe.load(NAME).method.width and recipe.method.queries == 21
-    with pytest.raises(RecipeError, match=r"method\.contexts = 3: unknown key; another method has it"):
+    with pytest.raises(RecipeError, match=r"method\.contexts = 3: unknown key; tqdm has it$"):
         Recipe.load(NAME, ["method.name=mask2former", "method.contexts=3"])
     with pytest.raises(RecipeError, match=r"method\.name = 'tqmd': should be one of tqdm, mask2former"):
         Recipe.load(NAME, ["method.name=tqmd"])
@@ -334,6 +349,48 @@ def test_change_reaches_into_groups_and_leaves_the_rest() -> None:
         recipe.change(trainin={})
 
 
+def test_no_key_of_another_method_is_proposed() -> None:
+    """Whoever follows the advice must not be refused again."""
+    with pytest.raises(RecipeError, match=r"method\.querie = 3: unknown key; known in method: width, ") as error:
+        Recipe.load(NAME, ["method.querie=3"])
+    assert " queries" not in str(error.value)
+
+
+def test_a_recipe_made_by_hand_is_refused_in_the_same_words() -> None:
+    with pytest.raises(RecipeError) as error:
+        Recipe(name="x", seed=True, steps=3)  # type: ignore[call-arg]
+    assert str(error.value).splitlines() == [
+        "recipe made in Python has 5 faults:",
+        "  seed = true: should be a whole number",
+        "  source: is missing",
+        "  size: is missing",
+        "  method: is missing",
+        "  steps = 3: unknown key; did you mean training.steps?",
+    ]
+
+
+def test_a_recipe_can_be_copied_and_sent() -> None:
+    recipe = Recipe.load(NAME)
+    assert pickle.loads(pickle.dumps(recipe)) == copy.deepcopy(recipe) == Recipe.model_validate(recipe) == recipe  # noqa: S301
+    assert recipe.model_copy(update={"seed": 3}) == recipe.change(seed=3)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_written_recipe_names_method_and_tower_first(name: str) -> None:
+    recipe = Recipe.load(name)
+    text = recipe.dump()
+    assert f"\nmethod:\n  name: {recipe.method.name}\n" in text and "\ntower:\n  name: mini\n" in text
+    assert Recipe.parse(text, "file").dump() == text
+
+
+@pytest.mark.parametrize("weights", ["pretrained", "none"])
+def test_what_is_said_of_towers_before_they_are_built_is_true(weights: Literal["pretrained", "none"]) -> None:
+    settings = TowerSettings(weights=weights)
+    said, built = outline(settings), TowerOutline.of(build_towers(settings, weights=False))
+    assert (said.temperature, said.drop_path) == (built.temperature, built.drop_path)
+    assert said.text is not None and type(said.text) is type(built.text)
+
+
 class OwnSettings(BaseModel):
     """A method from outside the package."""
 
@@ -349,6 +406,21 @@ def test_a_settings_object_from_outside_is_taken_from_python() -> None:
     assert recipe.change(seed=2).method == OwnSettings(depth=5)
     assert recipe.change(method={"depth": 6}).method == OwnSettings(depth=6)
     assert "depth: 5" in recipe.dump()
+
+
+class PickySettings(OwnSettings):
+    """It knows what it fits, as those of the package do."""
+
+    def misfits(self, towers: TowerOutline, labels: LabelSpace) -> list[str]:
+        return [f"depth = {self.depth}: should be {len(labels)}"] if self.depth != len(labels) else []
+
+
+def test_settings_say_themselves_what_they_do_not_fit() -> None:
+    """The schema knows no method by name."""
+    made = {"name": "own", "source": "streets-game", "size": (64, 64)}
+    assert Recipe(**made, method=PickySettings(depth=19)).labels.name == "cityscapes19"  # type: ignore[arg-type]
+    with pytest.raises(RecipeError, match=r"depth = 5: should be 19$"):
+        Recipe(**made, method=PickySettings(depth=5))  # type: ignore[arg-type]
 
 
 def test_targets_must_be_readable_in_the_classes_of_the_source() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -20,14 +21,24 @@ START, END, WORDS = 1, 2, 512
 
 
 class TinyImageTower(ImageTower):
-    """Five strided convolutions: levels at strides 4, 8, 16, 32 (sizes rounded up), text space at `dense_level`."""
+    """Five strided convolutions: levels at strides 4, 8, 16, 32 (sizes rounded up), text space at `dense_level`.
 
-    def __init__(self, text_width: int = 12, channels: tuple[int, ...] = (8, 12, 16, 20), dense_level: int = 0) -> None:
+    frozen_norm: the statistics of its batch norm stay as they are, as in the mini tower.
+    """
+
+    def __init__(
+        self,
+        text_width: int = 12,
+        channels: tuple[int, ...] = (8, 12, 16, 20),
+        dense_level: int = 0,
+        frozen_norm: bool = True,
+    ) -> None:
         super().__init__()
         self.channels, self.strides, self.text_width = channels, (4, 8, 16, 32), text_width
         self.temperature = 8.0
-        self.dense_level = dense_level
+        self.dense_level, self.frozen_norm = dense_level, frozen_norm
         self.stem = nn.Conv2d(3, channels[0], 3, 2, 1)
+        self.norm = nn.BatchNorm2d(channels[0])
         before = (channels[0], *channels[:-1])
         self.blocks = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in zip(before, channels, strict=True))
         self.projection = nn.Conv2d(channels[dense_level], text_width, 1)
@@ -36,13 +47,18 @@ class TinyImageTower(ImageTower):
         x = (images - 0.5) / 0.25
         if valid is not None:
             x = x * valid[:, None]
-        x = gelu(self.stem(x))
+        x = gelu(self.norm(self.stem(x)))
         levels = []
         for block in self.blocks:
             x = gelu(block(x))
             levels.append(x)
         dense = self.projection(levels[self.dense_level])
         return ImageFeatures(levels=tuple(levels), pooled=dense.mean((2, 3)), dense=dense)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        self.norm.train(mode and not self.frozen_norm)
+        return self
 
     def frozen_copy(self, train: bool = False) -> ImageTower:
         return FrozenCopy(self, train)
@@ -78,11 +94,12 @@ class TinyTextTower(TextTower):
         return self.out((x * real).sum(1) / real.sum(1))
 
 
-def tiny_towers(seed: int = 0, dense_level: int = 0, text: bool = True) -> Towers:
+def tiny_towers(seed: int = 0, dense_level: int = 0, text: bool = True, frozen_norm: bool = True) -> Towers:
     """A pair of stand-in towers, the same for the same seed; global random state stays as it is."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Towers(TinyImageTower(dense_level=dense_level).train(), TinyTextTower() if text else None)
+        image = TinyImageTower(dense_level=dense_level, frozen_norm=frozen_norm)
+        return Towers(image.train(), TinyTextTower() if text else None)
 
 
 def tiny_batch(

@@ -21,6 +21,7 @@ from dgss.interfaces import Batch, MaskPrediction, Method, ParameterGroup, Sampl
 from dgss.labels import LabelSpace
 from dgss.losses.mask_losses import MaskLossSettings, mask_losses, summed
 from dgss.losses.matching import hungarian, mask_targets
+from dgss.towers.text import TowerOutline
 
 
 class Mask2FormerSettings(DecoderSettings):
@@ -31,10 +32,18 @@ class Mask2FormerSettings(DecoderSettings):
     mask_losses: MaskLossSettings = MaskLossSettings()
     tower_lr_scale: float = Field(default=0.1, ge=0)
 
+    def misfits(self, towers: TowerOutline, labels: LabelSpace) -> list[str]:
+        """What does not go with the classes, one line each, the field to blame first."""
+        classes = len(labels)
+        if self.queries >= classes:
+            return []
+        return [f"queries = {self.queries}: should be at least {classes}, one for each class of {labels.name}"]
+
     def build(
         self, towers: Towers, labels: LabelSpace, generator: torch.Generator, teacher: bool = True
     ) -> Mask2Former:
         """The model; its new weights are drawn from `generator`. It has no frozen copy, so `teacher` says nothing."""
+        TowerOutline.of(towers).check(self, labels)
         with Method.drawn_from(generator):
             return Mask2Former(self, towers, labels)
 

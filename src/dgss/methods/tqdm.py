@@ -16,17 +16,16 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate, mse_loss, normalize
 
 from dgss.decoder.mask_decoder import DecoderSettings
-from dgss.errors import RecipeError
 from dgss.interfaces import Batch, ImageFeatures, MaskPrediction, Method, ParameterGroup, SampleGenerator, Towers
 from dgss.labels import IGNORE, LabelSpace
 from dgss.losses.mask_losses import MaskLossSettings, divisor, mask_losses, summed
 from dgss.losses.matching import fixed, mask_targets
-from dgss.towers.text import ContextDecoder, ContextDecoderSettings, FixedPrompts, LearnedPrompts
+from dgss.towers.text import ContextDecoder, ContextDecoderSettings, FixedPrompts, LearnedPrompts, TowerOutline
 
 GROUPS = {"tower.": "tower", "norm": "norm", "query_positions": "embedding", "level_embed": "embedding"}
 """Part of a parameter's name -> its group; the first that fits."""
@@ -51,26 +50,28 @@ class TqdmSettings(DecoderSettings):
     temperature: float = Field(default=0.07, gt=0)
     # "train": the training loop of the program puts the frozen tower back into train mode, so its drop path draws
     frozen_copy: Literal["eval", "train"] = "eval"
-    # "all": the program divides the pixel-text loss by all pixels, ignored ones too
-    pixel_mean: Literal["labelled", "all"] = "labelled"
+    pixel_mean: Literal["labelled", "all"] = "labelled"  # "all": the program divides L_reg^VL by ignored pixels too
     tower_lr_scale: float = Field(default=0.1, ge=0)
     # False: as in the program's Cityscapes recipe; its GTA5 recipes decay the two embeddings
     embedding_decay: bool = True
 
-    @model_validator(mode="after")
-    def _text_is_used(self) -> Self:
-        if not (self.text_queries or self.text_attention or self.vision_language_weight or self.mask_prior != "none"):
-            raise ValueError("text_queries = false: nor does any other part use text; choose the method mask2former")
-        if self.context_init is not None and not self.contexts:
-            raise ValueError(f"context_init = {self.context_init!r}: starts contexts, of which are 0; set it to null")
-        return self
+    def misfits(self, towers: TowerOutline, labels: LabelSpace) -> list[str]:
+        """What goes with neither the other settings, the towers nor the classes: a line each, the field first."""
+        prior, phrase = self.mask_prior == "score_map", self.context_init
+        used = self.text_queries or self.text_attention or self.vision_language_weight or prior
+        cold, still = prior and not towers.temperature, self.frozen_copy == "train" and not towers.drop_path
+        faults = {
+            "text_queries = false: nor does any other part use text; choose the method mask2former": not used,
+            f"context_init = {phrase!r}: starts contexts, of which are 0; set it to null": phrase and not self.contexts,
+            "mask_prior = 'score_map': needs a tower temperature; set it to none or tower.weights to pretrained": cold,
+            "frozen_copy = 'train': lets drop path draw, but the tower has none; set it to eval": still,
+        }
+        unread = towers.unread(labels.names, self.template, self.contexts, phrase)
+        return [fault for fault, holds in faults.items() if holds] + unread
 
     def build(self, towers: Towers, labels: LabelSpace, generator: torch.Generator, teacher: bool = True) -> Tqdm:
         """The model; its new weights are drawn from `generator`. teacher: False where it will not be trained."""
-        if towers.text is None or towers.image.text_width is None:
-            raise RecipeError("tqdm needs an image tower with a text partner: choose another tower, e.g. mini")
-        if self.mask_prior == "score_map" and towers.image.temperature is None:
-            raise RecipeError("mask_prior score_map needs a tower that states its temperature: set it to none")
+        TowerOutline.of(towers).check(self, labels)
         with Method.drawn_from(generator):
             return Tqdm(self, towers, labels, teacher)
 

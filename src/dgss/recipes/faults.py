@@ -45,7 +45,7 @@ def _explain(fault: ErrorDetails, values: Mapping[str, Any], fields: Fields) -> 
     if kind == "missing" and isinstance(seen, Mapping):  # else an item of a list, which is then of the wrong form
         return [f"{_join(key, fault['loc'][-1])}: is missing"]
     if kind == "extra_forbidden":
-        return [_unknown(key, seen, fields, str(fault["loc"][-1]))]
+        return [_unknown(key, seen, fields, str(fault["loc"][-1]), _others(str(value_at(values, "method.name"))))]
     if kind == "invalid_key":
         return [f"{_join(_place(fault['loc'][:-1], values)[0], fault['loc'][-1])}: unknown key; it should be text"]
     if kind.startswith("union_tag"):
@@ -72,20 +72,29 @@ def _place(location: Sequence[str | int], values: Any) -> tuple[str, Any]:
     return key, values
 
 
-def _unknown(key: str, seen: Any, fields: Fields, own: str) -> str:
+def _others(method: str) -> dict[str, str]:
+    """The keys that the chosen method has not and another has, with that one's name; none while none is chosen."""
+    methods = {name: fields_of(settings, "method.") for name, settings in method_settings().items()}
+    chosen = methods.get(method)
+    return {key: name for name, keys in methods.items() for key in keys if chosen is not None and key not in chosen}
+
+
+def _unknown(key: str, seen: Any, fields: Fields, own: str, others: Mapping[str, str]) -> str:
+    """own: the key's last part as written. others: the keys of other methods, which are not proposed."""
     if "." in own:
         levels = f"{own.replace('.', ': {')}: ...{'}' * own.count('.')}"
         return _line(key, seen, f"unknown key; dots are for the command line, elsewhere write {levels}")
     while isinstance(seen, Mapping) and len(seen) == 1:
         ((name, seen),) = seen.items()
         key = _join(key, name)
+    if key in others:
+        return _line(key, seen, f"unknown key; {others[key]} has it")
+    fields = {known: field for known, field in fields.items() if known not in others}
     return _line(key, seen, f"unknown key; {_nearest_key(key, fields)}")
 
 
 def _nearest_key(key: str, fields: Fields) -> str:
     """The known key whose last part is most like that of `key`, and among several the one most alike as a whole."""
-    if key in fields:
-        return "another method has it"
     above, _, own = key.rpartition(".")
     likeness = {known: (_alike(own, known.rpartition(".")[2]), _alike(key, known)) for known in fields}
     best = max(likeness, key=lambda known: likeness[known])

@@ -5,8 +5,7 @@ Every fault of a recipe is found at once, before anything is loaded or written.
 
 from __future__ import annotations
 
-import reprlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,13 +16,17 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    ModelWrapValidatorHandler,
     SerializeAsAny,
+    SerializerFunctionWrapHandler,
     ValidationError,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
     WrapValidator,
     create_model,
+    field_serializer,
     field_validator,
+    model_validator,
 )
 
 from dgss.data.domains import domain
@@ -32,13 +35,12 @@ from dgss.errors import DataError, RecipeError
 from dgss.inference.windows import InferenceSettings
 from dgss.interfaces import Method
 from dgss.labels import LabelSpace, label_space
+from dgss.losses.mask_losses import MaskLossSettings
 from dgss.methods import MethodSettings
-from dgss.methods.mask2former import Mask2FormerSettings
-from dgss.methods.tqdm import TqdmSettings
 from dgss.recipes import library
 from dgss.recipes.faults import explain, fields_of, method_settings, takes_list, truth_for_number
 from dgss.towers.settings import Normalize, TowerSettings, build_towers, text_outline
-from dgss.towers.text import FixedPrompts, LearnedPrompts
+from dgss.towers.text import TowerOutline
 from dgss.training.loop import LoopSettings
 
 SMALLEST_SIDE = 32
@@ -152,6 +154,11 @@ class Recipe(BaseModel):
         values = self.model_dump(mode="json")
         return yaml.dump(values, Dumper=_Dumper, sort_keys=False, width=110, allow_unicode=True)
 
+    @field_serializer("tower", "method", mode="wrap")
+    def _name_first(self, group: Any, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values = handler(group)
+        return {key: values[key] for key in sorted(values, key=lambda key: key != "name")}
+
     def build(self, trained: bool = False) -> Method:
         """The model. trained: only its shape is wanted; weights will be loaded and no loss computed."""
         towers = build_towers(self.tower, self.normalize, weights=not trained, seed=self.seed)
@@ -163,6 +170,20 @@ class Recipe(BaseModel):
     def labels(self) -> LabelSpace:
         """The classes of the source, which the model answers in."""
         return label_space(domain(self.source).labels)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _in_our_words(cls, values: Any, handler: ModelWrapValidatorHandler[Recipe], info: ValidationInfo) -> Recipe:
+        """However a recipe is made, one `RecipeError` names every fault; `_validate` gives a title and earlier ones."""
+        context = info.context or {}
+        faults = [*context.get("faults", ()), *truth_for_number(values, cls)]
+        try:
+            recipe = handler(_split_lists(values))
+        except ValidationError as error:
+            faults += explain(error, values, cls)
+        if faults:
+            raise _refusal(context.get("title", "made in Python"), faults)
+        return recipe
 
     @field_validator("source")
     @classmethod
@@ -188,7 +209,7 @@ class Recipe(BaseModel):
     @classmethod
     def _method_fits(cls, method: Any, info: ValidationInfo) -> Any:
         if "source" in info.data and "tower" in info.data:
-            _refuse(list(_misfits(method, info.data["tower"], label_space(domain(info.data["source"]).labels))))
+            _refuse(_misfits(method, info.data["tower"], label_space(domain(info.data["source"]).labels)))
         return method
 
     @field_validator("inference")
@@ -220,35 +241,19 @@ def _domain_faults(names: Iterable[str], source: str | None = None) -> list[str]
     return [reason if repr(at[0]) in reason else f"{', '.join(at)}: {reason}" for reason, at in faults.items()]
 
 
-def _misfits(method: Any, tower: TowerSettings, classes: LabelSpace) -> Iterator[str]:
+def _misfits(method: Any, tower: TowerSettings, classes: LabelSpace) -> list[str]:
     """What in a method's settings goes neither with the tower nor with the classes; the key to blame comes first."""
-    if isinstance(method, Mask2FormerSettings | TqdmSettings):
-        losses = method.mask_losses
-        if not (losses.class_weight or losses.mask_weight or losses.dice_weight):
-            yield "mask_losses.class_weight = 0: mask_weight and dice_weight are 0, too, so no mask learns; raise one"
-    if isinstance(method, Mask2FormerSettings) and method.queries < len(classes):
-        yield f"queries = {method.queries}: should be at least {len(classes)}, one for each class of {classes.name}"
-    if isinstance(method, TqdmSettings):
-        if method.mask_prior == "score_map" and tower.weights != "pretrained":
-            yield (
-                f"mask_prior = 'score_map': needs a tower that states its temperature, which one with tower.weights "
-                f"{tower.weights} does not; set it to none or tower.weights to pretrained"
-            )
-        yield from _unfit_prompts(method, classes.names)
+    losses, found = getattr(method, "mask_losses", None), []
+    if isinstance(losses, MaskLossSettings) and not (losses.class_weight or losses.mask_weight or losses.dice_weight):
+        found = ["mask_losses.class_weight = 0: mask_weight and dice_weight are 0, too, so no mask learns; raise one"]
+    if hasattr(method, "misfits"):  # one from outside the package may do without
+        found += method.misfits(outline(tower), classes)
+    return found
 
 
-def _unfit_prompts(method: TqdmSettings, names: Sequence[str]) -> Iterator[str]:
-    """Prompts that the text tower cannot read, found by making them as `build` will."""
-    text = text_outline()
-    made: dict[str, Callable[[], object]] = {"template": lambda: FixedPrompts(text, names, method.template)}
-    if method.contexts:
-        made["contexts"] = lambda: LearnedPrompts(text, names, method.contexts, method.context_init)
-    for key, make in made.items():
-        try:
-            with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-                make()
-        except (RecipeError, DataError) as error:
-            yield f"{key} = {reprlib.repr(getattr(method, key))}: {error}"
+def outline(tower: TowerSettings) -> TowerOutline:
+    """What is known of towers before they are built; no mini tower has drop path."""
+    return TowerOutline(text_outline(), temperature=tower.weights == "pretrained", drop_path=False)
 
 
 @dataclass(frozen=True)
@@ -318,15 +323,7 @@ def _own_method(kind: type[BaseModel], values: Any, title: str) -> Any:
 
 
 def _validate(values: dict[str, Any], faults: list[str], title: str) -> Recipe:
-    faults = [*faults, *truth_for_number(values, Recipe)]
-    try:
-        recipe = Recipe.model_validate(_split_lists(values))
-    except ValidationError as error:
-        faults += explain(error, values, Recipe)
-    else:
-        if not faults:
-            return recipe
-    raise _refusal(title, faults)
+    return Recipe.model_validate(values, context={"faults": faults, "title": title})
 
 
 def _split_lists(values: dict[str, Any]) -> dict[str, Any]:

@@ -6,16 +6,67 @@ CVPR 2022, Sec. 3.3, post-model prompting, Eq. 4 and 5).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal, Self
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from reprlib import repr as shortened
+from typing import Any, Literal, Protocol, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import normalize, scaled_dot_product_attention
 
-from dgss.errors import RecipeError
-from dgss.interfaces import TextTower
+from dgss.errors import DataError, RecipeError
+from dgss.interfaces import TextTower, Towers
+from dgss.labels import LabelSpace
+
+
+@dataclass(frozen=True)
+class TowerOutline:
+    """What a method's settings are checked against, known before any tower is built.
+
+    text: None without a text partner. temperature, drop_path: whether the image tower states one, has any.
+    """
+
+    text: TextTower | None
+    temperature: bool
+    drop_path: bool
+
+    @classmethod
+    def of(cls, towers: Towers) -> TowerOutline:
+        """The outline of towers that are built."""
+        text = None if towers.image.text_width is None else towers.text
+        drops = any(type(module).__name__ == "DropPath" for module in towers.image.modules())
+        return cls(text, towers.image.temperature is not None, drops)
+
+    def check(self, settings: Fitted, labels: LabelSpace) -> None:
+        """Raises one `RecipeError` with everything in a method's settings that does not fit."""
+        if misfits := settings.misfits(self, labels):
+            raise RecipeError("; ".join(f"method.{misfit}" for misfit in misfits))
+
+    def unread(self, names: Sequence[str], template: str, contexts: int, init: str | None) -> list[str]:
+        """What the text tower cannot read of a method's `template` and `contexts`, one line each, the field first."""
+        text = self.text
+        if text is None:
+            return ["name: needs an image tower with a text partner; choose another tower, e.g. mini"]
+        checks: dict[str, tuple[object, Callable[[], object]]] = {
+            "template": (template, lambda: text.tokens(in_template(names, template))),
+            "contexts": (contexts, lambda: learned_ids(text, names, contexts, init) if contexts else None),
+        }
+        found = []
+        for field, (value, check) in checks.items():
+            try:
+                check()
+            except (RecipeError, DataError) as error:
+                found.append(f"{field} = {shortened(value)}: {error}")
+        return found
+
+
+class Fitted(Protocol):
+    """A method's settings that know what they fit."""
+
+    def misfits(self, towers: TowerOutline, labels: LabelSpace) -> list[str]:
+        """One line each, the field to blame first."""
 
 
 class LearnedPrompts(nn.Module):
@@ -29,30 +80,15 @@ class LearnedPrompts(nn.Module):
 
     def __init__(self, text: TextTower, names: Sequence[str], contexts: int, init: str | None = None) -> None:
         super().__init__()
-        ids = text.tokens(list(names))
-        if contexts + ids.shape[1] > text.context_length:
-            raise RecipeError(
-                f"{contexts} contexts and class names of up to {ids.shape[1]} tokens do not fit the text tower's "
-                f"{text.context_length} places: set contexts to {text.context_length - ids.shape[1]} or less"
-            )
+        ids = learned_ids(text, names, contexts, init)
         # the method owns the tower: registered here too, it would be saved twice
         self._text = (text,)
         self.register_buffer("ids", ids, persistent=False)
         self.contexts = nn.Parameter(torch.empty(1, contexts, text.token_width))
         nn.init.trunc_normal_(self.contexts, std=1.0, a=-2.0, b=2.0)
         if init is not None:
-            self._copy(init)
-
-    def _copy(self, phrase: str) -> None:
-        ids = self._text[0].tokens([phrase])  # start, words, end
-        words = ids.shape[1] - 2
-        if words != self.contexts.shape[1]:
-            raise RecipeError(
-                f"the phrase {phrase!r} has {words} tokens, but {self.contexts.shape[1]} contexts are to start from "
-                f"it: set contexts to {words}"
-            )
-        with torch.no_grad():
-            self.contexts.copy_(self._text[0].embed(ids)[:, 1:-1])
+            with torch.no_grad():  # start, words, end
+                self.contexts.copy_(text.embed(text.tokens([init]))[:, 1:-1])
 
     def forward(self) -> Tensor:
         """The prompts' embeddings (K, E), not normalised; with gradient to the contexts."""
@@ -94,6 +130,23 @@ class FixedPrompts(nn.Module):
 def in_template(names: Sequence[str], template: str) -> list[str]:
     """The template with each name in place of `{}`."""
     return [template.replace("{}", name) for name in names]
+
+
+def learned_ids(text: TextTower, names: Sequence[str], contexts: int, init: str | None) -> Tensor:
+    """The names' token ids (K, T). Raises `RecipeError` where contexts do not fit before them, or `init` not them."""
+    ids = text.tokens(list(names))
+    if contexts + ids.shape[1] > text.context_length:
+        raise RecipeError(
+            f"{contexts} contexts and class names of up to {ids.shape[1]} tokens do not fit the text tower's "
+            f"{text.context_length} places: set contexts to {text.context_length - ids.shape[1]} or less"
+        )
+    words = contexts if init is None else text.tokens([init]).shape[1] - 2  # without start and end
+    if words != contexts:
+        raise RecipeError(
+            f"the phrase {init!r} has {words} tokens, but {contexts} contexts are to start from it: "
+            f"set contexts to {words}"
+        )
+    return ids
 
 
 class ContextDecoderSettings(BaseModel):
