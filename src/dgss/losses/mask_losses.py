@@ -7,10 +7,11 @@ by uncertainty (Sec. 3.3 there; PointRend, Kirillov et al., CVPR 2020, Sec. 3.1)
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, distributed
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
@@ -38,6 +39,12 @@ class MaskLossSettings(BaseModel):
     per_process: bool = False
     # mmdet's sampler counts an image that shows no class as one matched mask
     empty_counts_one: bool = False
+
+    @model_validator(mode="after")
+    def _something_is_paid(self) -> Self:
+        if not (self.class_weight or self.mask_weight or self.dice_weight):
+            raise ValueError("class_weight = 0: mask_weight and dice_weight are 0, too, so no mask learns; raise one")
+        return self
 
 
 def mask_losses(

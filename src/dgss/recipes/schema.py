@@ -35,7 +35,6 @@ from dgss.errors import DataError, RecipeError
 from dgss.inference.windows import InferenceSettings
 from dgss.interfaces import Method
 from dgss.labels import LabelSpace, label_space
-from dgss.losses.mask_losses import MaskLossSettings
 from dgss.methods import MethodSettings
 from dgss.recipes import library
 from dgss.recipes.faults import explain, fields_of, method_settings, takes_list, truth_for_number
@@ -63,7 +62,7 @@ class DrawnSettings(BaseModel):
 
 
 class Expected(BaseModel):
-    """What the recipe gave when it was last run: mIoU in percent, the command and the machine. Nothing reads it."""
+    """What the recipe gave when it was last run: mIoU in percent, the command and the machine. For readers alone."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -243,12 +242,8 @@ def _domain_faults(names: Iterable[str], source: str | None = None) -> list[str]
 
 def _misfits(method: Any, tower: TowerSettings, classes: LabelSpace) -> list[str]:
     """What in a method's settings goes neither with the tower nor with the classes; the key to blame comes first."""
-    losses, found = getattr(method, "mask_losses", None), []
-    if isinstance(losses, MaskLossSettings) and not (losses.class_weight or losses.mask_weight or losses.dice_weight):
-        found = ["mask_losses.class_weight = 0: mask_weight and dice_weight are 0, too, so no mask learns; raise one"]
-    if hasattr(method, "misfits"):  # one from outside the package may do without
-        found += method.misfits(outline(tower), classes)
-    return found
+    # a method from outside the package may do without
+    return method.misfits(outline(tower), classes) if hasattr(method, "misfits") else []
 
 
 def outline(tower: TowerSettings) -> TowerOutline:
