@@ -119,7 +119,7 @@ WRONG = {
     "method.template=x": "method.template = 'x': should be text with {} for the class name",
     "method.context_init=''": "method.context_init = '': should be a phrase or null",
     "data=3": "data = 3: should be a folder, {domain: folder, ...} or null",
-    "expected.targets.x=abc": "expected.targets = {'x': 'abc'}: should be {text: a number, ...}",
+    "expected.targets=abc": "expected.targets = 'abc': should be {text: a number, ...}",
     # groups
     "method=null": "method = null: should be a group (method.name=...)",
     "method=tqdm": "method = 'tqdm': should be a group (method.name=...)",
