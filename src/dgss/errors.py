@@ -45,10 +45,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or bool(_NO_MEMORY.search(str(error)))
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of an error line for an unknown name, e.g. `did you mean 'tqdm-mini-streets'?`."""
+def nearest(name: str, known: Iterable[str], title: str = "known") -> str:
+    """The end of an error line for an unknown name, e.g. `did you mean 'tqdm-mini-streets'?`.
+
+    title: stands before all that is known, where nothing is near.
+    """
     names = sorted(known)
     close = get_close_matches(name, names, n=3, cutoff=0.5)
     if close:
         return "did you mean " + " or ".join(repr(match) for match in close) + "?"
-    return "known: " + ", ".join(names)
+    return f"{title}: {', '.join(names)}"

@@ -57,7 +57,7 @@ def _weights(place: Path) -> Path:
     for above, where in ((place, "in"), (place.parent, "beside")):
         runs = [str(found.parent) for found in above.glob(f"*/{run.weights.name}")]
         if runs:
-            hint = nearest(str(place), runs).replace("known: ", f"runs {where} it: ", 1)
+            hint = nearest(str(place), runs, f"runs {where} it")
             break
     else:
         hint = "`dgss train --out DIR` makes a run"

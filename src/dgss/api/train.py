@@ -24,7 +24,7 @@ from dgss.evaluation.protocols import protocol
 from dgss.evaluation.report import Report, write_html
 from dgss.files import RUNS, FolderLock, RunFolder, atomic_path, check_place, path_errors, write_text
 from dgss.interfaces import Method
-from dgss.recipes.library import DEFAULT_RECIPE
+from dgss.recipes.library import unnamed_recipe
 from dgss.recipes.schema import Recipe, differences
 from dgss.training.checkpoint import restore_checkpoint
 from dgss.training.devices import choose_device, memory_errors, peak_memory
@@ -161,11 +161,7 @@ def _settle(recipe: Recipe | str | Path | None, out: str | Path | None, resume: 
     if recipe is not None:
         with path_errors(as_path(recipe, "recipe")):
             return Recipe.load(recipe)
-    if not resume:
-        return Recipe.load(DEFAULT_RECIPE)
-    folder = RunFolder(RUNS / DEFAULT_RECIPE if out is None else as_path(out, "out"))
-    folder.begun(resume)
-    return Recipe.load(folder.recipe)
+    return Recipe.load(unnamed_recipe(None if out is None else as_path(out, "out"), resume))
 
 
 def _check_folder(folder: RunFolder, recipe: Recipe, resume: bool) -> bool:

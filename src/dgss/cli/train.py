@@ -79,16 +79,11 @@ def _summary(scores: Mapping[str, Any]) -> str:
 
 def _split(arguments: list[str], out: Path | None, resume: bool) -> tuple[str, list[str]]:
     """The recipe and the overrides; a resumed run brings its own recipe."""
-    from dgss.files import RUNS, RunFolder
-    from dgss.recipes.library import DEFAULT_RECIPE
+    from dgss.recipes.library import unnamed_recipe
 
     if arguments and ("=" not in arguments[0] or _is_file(arguments[0])):
         return arguments[0], arguments[1:]
-    if not resume:
-        return DEFAULT_RECIPE, arguments
-    folder = RunFolder(RUNS / DEFAULT_RECIPE if out is None else out)
-    folder.begun(resume)
-    return str(folder.recipe), arguments
+    return str(unnamed_recipe(out, resume)), arguments
 
 
 def _is_file(text: str) -> bool:

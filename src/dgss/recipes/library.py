@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from dgss.errors import DgssError, RecipeError, nearest
-from dgss.files import write_text
+from dgss.files import RUNS, RunFolder, write_text
 
 DEFAULT_RECIPE = "tqdm-mini-streets"
 """What `dgss train` trains when nothing is said."""
@@ -49,6 +49,15 @@ def show_recipe(name: str) -> str:
     if name not in names:
         raise RecipeError(f"no recipe is called {name!r}: {nearest(name, names)}")
     return resources.files("dgss").joinpath("recipes", "presets", f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def unnamed_recipe(out: Path | None, resume: bool) -> str | Path:
+    """What is trained where no recipe is named: the file of the run in `out` when resuming, else the default."""
+    if not resume:
+        return DEFAULT_RECIPE
+    folder = RunFolder(RUNS / DEFAULT_RECIPE if out is None else out)
+    folder.begun(resume)
+    return folder.recipe
 
 
 def read(source: str | Path) -> dict[str, Any]:

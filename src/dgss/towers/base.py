@@ -7,7 +7,7 @@ from copy import deepcopy
 from typing import Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dgss.errors import DataError
 from dgss.interfaces import ImageFeatures, ImageTower
@@ -80,10 +80,8 @@ class FrozenCopy(ImageTower):
         """The copy stays in eval mode; its drop path follows `mode` if it was asked to draw."""
         super().train(mode)  # does not reach the hidden copy
         if self._drop_path_draws:
-            # timm's, open_clip's and our own are all called DropPath
-            for module in self.tower.modules():
-                if type(module).__name__ == "DropPath":
-                    module.train(mode)
+            for module in drop_paths(self.tower):
+                module.train(mode)
         return self
 
     def frozen_copy(self, train: bool = False) -> FrozenCopy:
@@ -95,3 +93,8 @@ class FrozenCopy(ImageTower):
         self.tower._apply(fn, recurse)  # type: ignore[no-untyped-call]
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
+
+
+def drop_paths(tower: nn.Module) -> list[nn.Module]:
+    """The drop-path modules of a tower: timm's, open_clip's and our own are all called DropPath."""
+    return [module for module in tower.modules() if type(module).__name__ == "DropPath"]

@@ -19,6 +19,7 @@ from torch.nn.functional import normalize, scaled_dot_product_attention
 from dgss.errors import DataError, RecipeError
 from dgss.interfaces import TextTower, Towers
 from dgss.labels import LabelSpace
+from dgss.towers.base import drop_paths
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,7 @@ class TowerOutline:
     def of(cls, towers: Towers) -> TowerOutline:
         """The outline of towers that are built."""
         text = None if towers.image.text_width is None else towers.text
-        drops = any(type(module).__name__ == "DropPath" for module in towers.image.modules())
-        return cls(text, towers.image.temperature is not None, drops)
+        return cls(text, towers.image.temperature is not None, bool(drop_paths(towers.image)))
 
     def check(self, settings: Fitted, labels: LabelSpace) -> None:
         """Raises one `RecipeError` with everything in a method's settings that does not fit."""
