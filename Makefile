@@ -8,11 +8,17 @@ BIN := $(VENV)/bin
 endif
 DEMO ?= runs/demo
 
-.PHONY: demo test lint types goldens clean
+.PHONY: demo ablations figures test lint types goldens clean
 
 demo: $(VENV)/.core
 	"$(BIN)/dgss" train $(if $(wildcard $(subst $() ,\ ,$(DEMO))/recipe.yaml),--resume,tqdm-mini-streets) --out "$(DEMO)"
 	"$(BIN)/python" scripts/show.py "$(DEMO)/report.html"
+
+ablations: $(VENV)/.core
+	"$(BIN)/python" scripts/ablations.py $(if $(CAMVID),--camvid "$(CAMVID)")
+
+figures: $(VENV)/.core
+	"$(BIN)/python" scripts/make_figures.py --runs runs/ablations
 
 test: $(VENV)/.dev
 	"$(BIN)/python" -m pytest

@@ -147,7 +147,32 @@ class Towers:
 
 
 @dataclass(frozen=True)
-class MaskPrediction:
+class Prediction(ABC):
+    """What a method answers. features: the image tower's, which it was made from."""
+
+    features: ImageFeatures
+
+    @abstractmethod
+    def scores(self, size: Size) -> Tensor:
+        """Class scores (B, K, *size), at least 0; the largest is the answer."""
+
+
+@dataclass(frozen=True)
+class PixelPrediction(Prediction):
+    """What a classifier of pixels answers. logits: (B, K, h, w)."""
+
+    logits: Tensor
+
+    def scores(self, size: Size) -> Tensor:
+        """The classes' probabilities (B, K, *size), softmax over K of the enlarged logits.
+
+        In this order, as the per-pixel heads of mmseg do: the loss compares enlarged logits too.
+        """
+        return interpolate(self.logits, size, mode="bilinear", align_corners=False).softmax(1)
+
+
+@dataclass(frozen=True)
+class MaskPrediction(Prediction):
     """What a mask decoder answers: L + 1 predictions, the last is the one that counts.
 
     mask_logits: (B, Q, H/4, W/4) each. class_logits: (B, Q, K + 1) each, the last column is "no object".
@@ -156,10 +181,9 @@ class MaskPrediction:
 
     mask_logits: tuple[Tensor, ...]
     class_logits: tuple[Tensor, ...]
-    features: ImageFeatures
     resize_first: bool = True
 
-    def scores(self, size: tuple[int, int]) -> Tensor:
+    def scores(self, size: Size) -> Tensor:
         """The last prediction as class scores (B, K, *size): sum over queries of p(class) * sigmoid(mask)."""
         masks = self.mask_logits[-1]
         if self.resize_first:
@@ -194,11 +218,11 @@ class Method(nn.Module, ABC):
             yield
 
     @abstractmethod
-    def forward(self, images: Tensor, valid: Tensor | None = None) -> MaskPrediction:
+    def forward(self, images: Tensor, valid: Tensor | None = None) -> Prediction:
         """images: (B, 3, H, W) float in [0, 1], RGB; valid: (B, H, W) bool, None = all."""
 
     @abstractmethod
-    def losses(self, prediction: MaskPrediction, batch: Batch, generator: SampleGenerator) -> dict[str, Tensor]:
+    def losses(self, prediction: Prediction, batch: Batch, generator: SampleGenerator) -> dict[str, Tensor]:
         """The weighted terms, scalars, by name; their sum is what is minimised."""
 
     @abstractmethod

@@ -27,7 +27,8 @@ def test_recipes_are_listed_shown_and_copied(dgss: Command, tmp_path: Path) -> N
     listed = dgss("recipes", "list")
     assert listed.exit_code == 0
     assert [line.split()[0] for line in listed.stdout.splitlines()] == [r.name for r in package.list_recipes()]
-    assert [entry["name"] for entry in json.loads(dgss("recipes", "list", "--json").stdout)][-1] == "tqdm-mini-streets"
+    names = [entry["name"] for entry in json.loads(dgss("recipes", "list", "--json").stdout)]
+    assert names == [recipe.name for recipe in package.list_recipes()]
     assert "name: tqdm-mini-streets" in dgss("recipes", "show", "tqdm-mini-streets").stdout
     file = tmp_path / "my own.yaml"
     assert dgss("recipes", "copy", "tqdm-mini-streets", file).exit_code == 0

@@ -78,6 +78,27 @@ def test_a_run_holds_all_that_is_promised(trained: Path) -> None:
     assert not list(trained.rglob("*.part"))
 
 
+@pytest.mark.parametrize("name", [NAME, "zero-shot-mini-streets"])
+def test_a_run_without_any_step_is_whole(name: str, dgss: Command, cache: Path, tmp_path: Path) -> None:
+    """Nothing is trained, all else is as ever. Broken by an optimizer that wants parameters."""
+    small = [entry for entry in TINY if name == NAME or not entry.startswith("method.")]
+    given, out = [*small, "drawn.train_images=9", "training.steps=0"], tmp_path / "run"
+    result = dgss("train", name, *given, "--out", out)
+    assert result.exit_code == 0, result.output
+    stored, built = read_weights(out / "model.safetensors"), Recipe.load(name, given).build().state_dict()
+    assert stored.step == 0 and stored.tensors.keys() == built.keys()
+    assert all(torch.equal(value, stored.tensors[key]) for key, value in built.items())
+    assert len(list((cache / "streets" / "128x64").rglob("train/**/*_leftImg8bit.png"))) == 4, "drawn for the preview"
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "<h2>Training</h2>" not in page and "Trained on" not in page
+    scores = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    assert scores["source"] is not None and scores["source_name"] is None
+    assert train(resume=True, out=out, progress=Progress(quiet=True)).history == []
+    assert "is finished already" in dgss("train", "--resume", "--out", out).stdout
+    (out / "model.safetensors").write_bytes(b"broken")
+    fails(dgss("train", "--resume", "--out", out), "model.safetensors is damaged", "train anew with another --out")
+
+
 def test_json_stands_alone_on_stdout_and_a_finished_run_is_answered_as_it_is(dgss: Command, trained: Path) -> None:
     result = dgss("train", "--resume", "--out", trained, "--json")
     assert result.exit_code == 0, result.output

@@ -40,7 +40,7 @@ def perfect(labels: Tensor, classes: int = 4, scale: float = 30.0) -> tuple[Tens
 
 
 def predicted(masks: Tensor, classes: Tensor) -> MaskPrediction:
-    return MaskPrediction((masks,), (classes,), ImageFeatures(()))
+    return MaskPrediction(ImageFeatures(()), (masks,), (classes,))
 
 
 def total(terms: list[dict[str, Tensor]]) -> Tensor:

@@ -11,12 +11,14 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from dgss.errors import RecipeError
-from dgss.interfaces import Batch, SampleGenerator, Towers
+from dgss.interfaces import Batch, ImageFeatures, Method, PixelPrediction, SampleGenerator, Towers
 from dgss.labels import label_space
 from dgss.losses.mask_losses import MaskLossSettings
 from dgss.methods import MethodSettings
 from dgss.methods.mask2former import Mask2Former, Mask2FormerSettings
+from dgss.methods.pixelwise import Linear, LinearSettings
 from dgss.methods.tqdm import Tqdm, TqdmSettings
+from dgss.methods.zero_shot import ZeroShot, ZeroShotSettings
 from dgss.towers.text import ContextDecoderSettings
 from tests.parts.tiny import TinyTextTower, tiny_batch, tiny_towers
 
@@ -44,7 +46,17 @@ def mask2former(**changes: Any) -> Mask2Former:
     return settings.build(tiny_towers(text=False), CITY, torch.Generator().manual_seed(0))
 
 
-def losses(method: Tqdm | Mask2Former, batch: Batch, seed: int = 0) -> dict[str, Tensor]:
+def linear(towers: Towers | None = None, **changes: Any) -> Linear:
+    sizes = {key: value for key, value in SMALL.items() if key in LinearSettings.model_fields}
+    settings = LinearSettings(**sizes | changes)
+    return settings.build(towers or tiny_towers(text=False), CITY, torch.Generator().manual_seed(0))
+
+
+def zero_shot(towers: Towers | None = None, **changes: Any) -> ZeroShot:
+    return ZeroShotSettings(**changes).build(towers or tiny_towers(), CITY, torch.Generator())
+
+
+def losses(method: Method, batch: Batch, seed: int = 0) -> dict[str, Tensor]:
     return method.losses(method(batch.images, batch.valid), batch, SampleGenerator(seed, batch.numbers))
 
 
@@ -147,7 +159,7 @@ def test_fixed_prompts_are_encoded_once_for_any_number_of_images() -> None:
 
 
 @pytest.mark.parametrize("dense_level", [0, 1])
-def test_a_prior_is_the_first_mask_of_an_untrained_decoder(dense_level: int) -> None:
+def test_a_prior_is_the_first_answer_of_an_untrained_decoder(dense_level: int) -> None:
     """Ours: logit(p_k), p = softmax over the classes of s cos(pixel, T_k), in every prediction."""
     model = tqdm(tiny_towers(dense_level=dense_level), mask_prior="score_map").eval()
     with torch.no_grad():
@@ -157,8 +169,13 @@ def test_a_prior_is_the_first_mask_of_an_untrained_decoder(dense_level: int) -> 
         share = (8.0 * cosines).softmax(1)  # the stand-in's temperature
     size = prediction.mask_logits[0].shape[2:]
     wanted = torch.nn.functional.interpolate((share / (1 - share)).log(), size, mode="bilinear", align_corners=False)
-    for masks in prediction.mask_logits:
+    for masks, classes in zip(prediction.mask_logits, prediction.class_logits, strict=True):
         torch.testing.assert_close(masks, wanted, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(classes, 6.0 * torch.eye(19, 20).expand_as(classes))  # query k is for class k
+    assert torch.equal(
+        prediction.scores((64, 96)).argmax(1),
+        torch.nn.functional.interpolate(share, (64, 96), mode="bilinear").argmax(1),
+    )
 
 
 def test_a_prior_stays_finite_where_the_tower_is_sure() -> None:
@@ -210,7 +227,7 @@ def test_the_frozen_copy_sees_no_padding() -> None:
     model, batch = tqdm().train(), tiny_batch()
     batch.valid[:, :, 24:] = False
     assert losses(model, batch)["vision"] == 0
-    assert model.vision_loss(model.tower(batch.images), batch) > 0, "padding is seen where it is not told"
+    assert model.vision_loss(model(batch.images), batch) > 0, "padding is seen where it is not told"
 
 
 def test_the_text_tower_stays_in_eval_mode() -> None:
@@ -267,10 +284,11 @@ def test_mask2former_needs_no_text() -> None:
     assert set(losses(mask2former(), tiny_batch())) == MASK_TERMS
 
 
-def test_both_methods_build_on_the_meta_device() -> None:
+def test_all_methods_build_on_the_meta_device() -> None:
+    builders = (tqdm, mask2former, linear, zero_shot)
     with torch.device("meta"):
-        sizes = [sum(p.numel() for p in build().parameters()) for build in (tqdm, mask2former)]
-    assert sizes == [sum(p.numel() for p in build().parameters()) for build in (tqdm, mask2former)]
+        sizes = [sum(p.numel() for p in build().parameters()) for build in builders]
+    assert sizes == [sum(p.numel() for p in build().parameters()) for build in builders]
 
 
 def test_a_frozen_tower_needs_no_copy_that_holds_it() -> None:
@@ -278,3 +296,119 @@ def test_a_frozen_tower_needs_no_copy_that_holds_it() -> None:
     towers.image.requires_grad_(False)
     model = tqdm(towers)
     assert model.teacher is None and "vision" not in losses(model, tiny_batch())
+
+
+def test_pixels_are_enlarged_before_the_softmax() -> None:
+    """In the other order another class wins at some pixels."""
+    logits = torch.tensor([[[[0.0, 0.0]], [[-9.0, 1.0]]]])  # (1, 2, 1, 2)
+    scores = PixelPrediction(ImageFeatures(()), logits).scores((1, 8))
+    difference = torch.nn.functional.interpolate(logits, (1, 8), mode="bilinear", align_corners=False)[0, 1, 0]
+    torch.testing.assert_close(scores[0, 1, 0], difference.sigmoid())
+    mixed = torch.nn.functional.interpolate(logits.softmax(1), (1, 8), mode="bilinear", align_corners=False)
+    assert not torch.equal(mixed.argmax(1), scores.argmax(1))
+
+
+def test_the_classifier_is_the_pixel_decoder_and_one_convolution() -> None:
+    model, other = linear().eval(), mask2former()
+    names = {name.split(".")[0] for name, _ in model.named_parameters()}
+    assert names == {"tower", "pixel_decoder", "classifier"}
+    shapes = [{key: p.shape for key, p in part.pixel_decoder.named_parameters()} for part in (model, other)]
+    assert shapes[0] == shapes[1], "the same decoder as the baseline's"
+    images = tiny_batch().images
+    with torch.no_grad():
+        fine = model.pixel_decoder(model.tower(images).levels).mask_features  # (B, D, h, w)
+        weight, bias = model.classifier.weight[:, :, 0, 0], model.classifier.bias
+        wanted = torch.einsum("kd,bdhw->bkhw", weight, fine) + bias[:, None, None]
+        torch.testing.assert_close(model(images).logits, wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_the_classifier_knows_no_text() -> None:
+    with_text = linear(tiny_towers())
+    assert not any("text" in name or "prompt" in name for name in with_text.state_dict())
+    assert not any(isinstance(part, TinyTextTower) for part in with_text.modules())
+
+
+def test_the_classifier_pays_the_mean_over_labelled_pixels() -> None:
+    """Law 17. Broken by dividing by all pixels, or by reading 255 as a class."""
+    model, batch = linear().eval(), tiny_batch(ignored=0.5)
+    logits = torch.nn.functional.interpolate(
+        model(batch.images).logits, batch.labels.shape[1:], mode="bilinear", align_corners=False
+    )
+    seen = batch.labels != 255
+    shares = logits.log_softmax(1).movedim(1, -1)[seen].gather(1, batch.labels[seen][:, None])
+    assert set(losses(model, batch)) == {"pixel"}
+    torch.testing.assert_close(losses(model, batch)["pixel"], -shares.mean())
+    assert losses(model, replace(batch, labels=torch.full_like(batch.labels, 255)))["pixel"] == 0
+
+
+def test_the_classifier_learns_and_every_parameter_takes_part() -> None:
+    model, batch = linear().train(), tiny_batch()
+    optimizer = torch.optim.AdamW([p for g in model.parameter_groups() for _, p in g.parameters], lr=1e-2)
+    paid = []
+    for _ in range(5):
+        optimizer.zero_grad()
+        loss = losses(model, batch)["pixel"]
+        loss.backward()
+        optimizer.step()
+        paid.append(float(loss.detach()))
+    assert paid[-1] < 0.9 * paid[0]
+    silent = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()}
+    assert silent == {"tower.projection.weight", "tower.projection.bias"}, "the tower's way into text space alone"
+
+
+def test_parameter_groups_of_the_classifier_follow_the_rule_of_mask2former() -> None:
+    groups = {group.name: group for group in linear(tower_lr_scale=0.3).parameter_groups()}
+    assert {name: (g.lr_scale, g.decay_scale) for name, g in groups.items()} == {
+        "tower": (0.3, 1.0),
+        "head": (1.0, 1.0),
+        "undecayed": (1.0, 0.0),
+    }
+    names = {name: {key for key, _ in group.parameters} for name, group in groups.items()}
+    assert {"classifier.weight", "classifier.bias", "pixel_decoder.level_encoding"} <= names["head"]
+    assert "pixel_decoder.lateral.1.weight" in names["undecayed"] and "tower.stem.weight" in names["tower"]
+
+
+@pytest.mark.parametrize("dense_level", [0, 1])
+def test_zero_shot_takes_the_class_nearest_in_angle(dense_level: int) -> None:
+    """Law 14. Broken by leaving a length out."""
+    towers = tiny_towers(dense_level=dense_level)
+    model, images = zero_shot(towers, template="the {} at night").eval(), tiny_batch().images
+    with torch.no_grad():
+        prediction = model(images)
+        dense, ids = towers.image(images).dense, towers.text.tokens([f"the {name} at night" for name in CITY.names])
+        texts = towers.text.encode(towers.text.embed(ids), ids)
+    _, _, h, w = dense.shape
+    for image in range(len(images)):
+        for y in range(h):
+            for x in range(w):
+                pixel = dense[image, :, y, x]
+                cosines = torch.stack([pixel @ text / pixel.norm() / text.norm() for text in texts])
+                torch.testing.assert_close(prediction.logits[image, :, y, x], 8.0 * cosines, atol=1e-5, rtol=1e-5)
+                assert prediction.scores((h, w))[image, :, y, x].argmax() == cosines.argmax()
+
+
+def test_a_temperature_changes_no_answer_of_zero_shot() -> None:
+    """A tower that states none is read with 1."""
+    towers, images = tiny_towers(), tiny_batch().images
+    sharp = zero_shot(towers)(images).scores((32, 48))
+    towers.image.temperature = None
+    plain = zero_shot(towers)(images)
+    assert torch.equal(sharp.argmax(1), plain.scores((32, 48)).argmax(1))
+    assert plain.logits.abs().max() <= 1 + 1e-5 and plain.scores((32, 48)).max() < sharp.max()
+
+
+def test_zero_shot_trains_nothing_and_says_so() -> None:
+    model = zero_shot(tiny_towers(frozen_norm=False)).train()
+    assert not any(p.requires_grad for p in model.parameters()) and model.parameter_groups() == []
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    prediction = model(tiny_batch().images)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    with pytest.raises(RecipeError, match=r"^zero_shot has nothing to train; set training\.steps to 0$"):
+        model.losses(prediction, tiny_batch(), SampleGenerator(0, torch.arange(2)))
+
+
+def test_zero_shot_needs_text_that_can_be_read() -> None:
+    with pytest.raises(RecipeError, match=r"^method\.name: .*text partner; choose another tower"):
+        zero_shot(tiny_towers(text=False))
+    with pytest.raises(ValidationError):
+        ZeroShotSettings(template="no place")

@@ -7,10 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import interpolate, normalize
 
 from dgss.errors import DataError, OptionalPackageError, WeightsError
+from dgss.evaluation.confusion import Confusion
 from dgss.labels import label_space
+from dgss.recipes.schema import DrawnSettings
+from dgss.streets.draw import draw_street
+from dgss.streets.write import SPLITS
 from dgss.towers import settings as tower_settings
 from dgss.towers.mini import MiniImageTower, MiniTextTower
 from dgss.towers.settings import Normalize, TowerSettings, build_towers, shipped, shipped_table, vocabulary
@@ -261,6 +265,35 @@ def test_imagenet_weights_need_their_package_and_the_known_file(
         tower_settings.load_imagenet(MiniImageTower(), wrong)
     with pytest.raises(WeightsError, match="missing"):
         tower_settings.load_imagenet(MiniImageTower(), tmp_path / "absent.pth")
+
+
+@pytest.mark.parametrize("look", ["game", "photo", "night", "sketch"])
+def test_the_shipped_tower_scores_as_its_card_says(image: MiniImageTower, text: MiniTextTower, look: str) -> None:
+    """Zero-shot, on the first four validation scenes, as `how_scored` has it. Broken by any change of the weights."""
+    words, confusion = street_words(), Confusion(19)
+    queries = encode(text, [words.frozen_template.format(name) for name in words.classes])
+    for seed in range(SPLITS["val"], SPLITS["val"] + 4):
+        street = draw_street(seed, look, (128, 256))
+        dense = image(torch.from_numpy(street.image).permute(2, 0, 1)[None] / 255.0).dense
+        cosines = torch.einsum("kc,bchw->bkhw", queries, normalize(dense, dim=1))
+        answer = interpolate(cosines, (64, 128), mode="bilinear", align_corners=False).argmax(1)
+        confusion.add(street.labels[None, ::2, ::2], answer.numpy())
+    card = shipped_table()["image"]
+    assert 100 * confusion.miou() == pytest.approx(card["zero_shot_miou_of_the_first_four_scenes"][look], abs=0.5)
+    mean, deviation = map(float, card["zero_shot_miou_scene_by_scene"][look].split(" ± "))
+    assert abs(100 * confusion.miou() - mean) < 3 * deviation
+
+
+def test_no_scored_scene_and_no_target_look_was_in_the_pre_training() -> None:
+    seen = shipped_table()["image"]["seeds_seen"]
+    assert set(seen) == {"rand", "game"}
+    most = DrawnSettings.model_json_schema()["properties"]["score_images"]["maximum"]
+    assert most == DrawnSettings.model_json_schema()["properties"]["train_images"]["maximum"]
+    for first, last in seen.values():
+        for begin in SPLITS.values():
+            assert last < begin or first >= begin + most
+    for training in shipped_table()["image"]["trainings"]:
+        assert all(training["plan"][look] <= last - first + 1 for look, (first, last) in seen.items())
 
 
 def test_shipped_files_are_small_and_the_card_is_theirs() -> None:

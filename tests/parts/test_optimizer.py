@@ -100,3 +100,7 @@ def test_every_setting_changes_the_training(name: str) -> None:
 def test_wrong_settings_raise(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         OptimizerSettings.model_validate(wrong)
+
+
+def test_an_optimizer_may_have_nothing_to_train() -> None:
+    assert build_optimizer([], OptimizerSettings()).param_groups[0]["params"] == []

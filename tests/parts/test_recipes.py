@@ -8,13 +8,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import pytest
 from pydantic import BaseModel
 from torch import Generator
 
 import dgss
+from dgss.cli.recipes import list_
 from dgss.errors import DgssError, RecipeError
 from dgss.interfaces import Method, Towers
 from dgss.labels import LabelSpace
@@ -123,7 +124,7 @@ WRONG = {
     # groups
     "method=null": "method = null: should be a group (method.name=...)",
     "method=tqdm": "method = 'tqdm': should be a group (method.name=...)",
-    "method.name=": "method.name = null: should be one of tqdm, mask2former",
+    "method.name=": "method.name = null: should be one of tqdm, mask2former, linear, zero_shot",
     "training.optimizer=adam": "training.optimizer = 'adam': should be a group (training.optimizer.lr=...)",
     "method.context_decoder=3": (
         "method.context_decoder = 3: should be a group (method.context_decoder.width=...) or null"
@@ -159,6 +160,9 @@ WRONG = {
     "method.name=mask2former method.queries=18": (
         "method.queries = 18: should be at least 19, one for each class of cityscapes19"
     ),
+    "method.name=zero_shot": "training.steps = 150: zero_shot has nothing to train; set it to 0",
+    "method.name=zero_shot method.width=96": "method.width = 96: unknown key; linear has it",
+    "method.name=linear method.decoder_layers=2": "method.decoder_layers = 2: unknown key; mask2former has it",
     "tower.weights=none": (
         "method.mask_prior = 'score_map': needs a tower temperature; set it to none or tower.weights to pretrained"
     ),
@@ -423,6 +427,39 @@ def test_settings_say_themselves_what_they_do_not_fit() -> None:
         Recipe(**made, method=PickySettings(depth=5))  # type: ignore[arg-type]
 
 
+def test_what_trains_nothing_is_given_no_steps(tmp_path: Path) -> None:
+    """Also where no steps are written: the default is told by its key."""
+    assert Recipe.load(NAME, ["method.name=zero_shot", "training.steps=0"]).training.steps == 0
+    assert Recipe.load(NAME, ["training.steps=0"]).training.steps == 0
+    file = tmp_path / "short.yaml"
+    file.write_text("name: short\nsource: streets-game\nsize: [64, 64]\nmethod: {name: zero_shot}\n", encoding="utf-8")
+    fault = "training.steps = 20000: {} has nothing to train; set it to 0"
+    with pytest.raises(RecipeError) as error:
+        Recipe.load(file)
+    assert str(error.value) == f"recipe {file}: {fault.format('zero_shot')}"
+    with pytest.raises(RecipeError) as error:
+        Recipe.load(NAME, ["method.name=zero_shot", "method.template=x", "training.steps=3", "seed=x"])
+    keys = [line.split(" = ")[0].strip() for line in str(error.value).splitlines()[1:]]
+    assert keys == ["seed", "method.template"], "the steps are judged once the method is known"
+    with pytest.raises(RecipeError) as error:
+        Recipe.load(NAME, ["method.name=zero_shot", "training.steps=3", "seed=x", "inference.short_edge=3"])
+    keys = [line.split(" = ")[0].strip() for line in str(error.value).splitlines()[1:]]
+    assert keys == ["seed", "training.steps", "inference.short_edge"]
+
+
+class StillSettings(OwnSettings):
+    """It has nothing to train."""
+
+    trains: ClassVar[bool] = False
+
+
+def test_a_method_from_outside_may_have_nothing_to_train() -> None:
+    made = {"name": "own", "source": "streets-game", "size": (64, 64), "method": StillSettings()}
+    assert Recipe(**made, training={"steps": 0}).method == StillSettings()  # type: ignore[arg-type]
+    with pytest.raises(RecipeError, match=r"training\.steps = 20000: it has nothing to train; set it to 0$"):
+        Recipe(**made)  # type: ignore[arg-type]
+
+
 def test_targets_must_be_readable_in_the_classes_of_the_source() -> None:
     with pytest.raises(RecipeError, match="labels of 'camvid11' cannot be read as 'cityscapes19'"):
         Recipe.load(NAME, ["source=camvid"])
@@ -480,3 +517,128 @@ def test_a_recipe_with_a_method_from_outside_is_read_back_by_its_like() -> None:
         Recipe.parse(recipe.dump().replace("depth: 5", "depth: x"), "file", like=recipe)
     with pytest.raises(RecipeError, match=wrong.format("own")):
         recipe.with_overrides(["method.depth=x"])
+
+
+def written(folder: Path, **texts: str) -> Path:
+    """A folder of recipe files; the texts by name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
+    return folder
+
+
+def test_a_recipe_says_only_what_differs_from_its_base(tmp_path: Path) -> None:
+    """Mutations: groups replaced whole; name, summary and expected inherited."""
+    text = f"base: {NAME}\nname: mine\nmethod:\n  context_decoder:\n    layers: 3\ntraining:\n  steps: 7\n"
+    folder = written(tmp_path, mine=text, nameless=text.replace("name: mine\n", ""))
+    recipe = Recipe.load(folder / "mine.yaml")
+    same = Recipe.load(NAME, ["method.context_decoder.layers=3", "training.steps=7"])
+    assert recipe == same.change(name="mine", summary="", expected=None)
+    assert "\nbase:" not in recipe.dump() and Recipe.parse(recipe.dump(), "file") == recipe
+    with pytest.raises(RecipeError, match=r"nameless\.yaml: name: is missing$"):
+        Recipe.load(folder / "nameless.yaml")
+
+
+def test_a_base_may_be_a_file_beside_and_have_a_base_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mutations: a path from the current folder; the base of the base forgotten."""
+    written(tmp_path / "a", low=f"base: {NAME}\nname: low\nseed: 3\nsize: [64, 64]\n")
+    folder = written(tmp_path / "b", top="base: ../a/low.yaml\nname: top\nseed: 4\n")
+    written(tmp_path, low="base: nowhere\n")
+    monkeypatch.chdir(tmp_path)
+    Path(NAME).write_text("name: a file in the way", encoding="utf-8")
+    resolved = resolve(folder / "top.yaml", ["training.steps=2"])
+    assert resolved.recipe == Recipe.load(folder / "top.yaml").change(training={"steps": 2})
+    assert (resolved.recipe.seed, resolved.recipe.size, resolved.recipe.source) == (4, (64, 64), "streets-game")
+    keys = ("training.steps", "seed", "size", "source", "training.optimizer.eps")
+    places = ["command line", str(folder / "top.yaml"), str(folder / "../a/low.yaml"), NAME, "default"]
+    assert [resolved.origins[key] for key in keys] == places
+
+
+@pytest.mark.parametrize("between", [False, True], ids=["at once", "by a step that names no method"])
+def test_another_method_takes_nothing_from_that_of_its_base(between: bool, tmp_path: Path) -> None:
+    """Mutations: merged all the same; only what lies just below is looked at."""
+    step = f"base: {NAME}\nname: step\nmethod:\n  queries: 30\n  width: 48\n"
+    base = "step.yaml" if between else NAME
+    folder = written(tmp_path, step=step, mine=f"base: {base}\nname: mine\nmethod:\n  name: mask2former\n")
+    resolved = resolve(folder / "mine.yaml")
+    plain = Recipe.load(NAME).change(method={"name": "mask2former"}).method
+    assert resolved.recipe.method == type(plain)() != plain
+    given = {key for key, origin in resolved.origins.items() if key.startswith("method.") and origin != "default"}
+    assert given == {"method.name"}
+
+
+def test_a_group_that_a_base_gives_and_a_recipe_takes_away_leaves_no_origin(tmp_path: Path) -> None:
+    folder = written(tmp_path, mine=f"base: {NAME}\nname: mine\nmethod:\n  context_decoder: null\n")
+    assert resolve(folder / "mine.yaml").origins["method.context_decoder"] == str(folder / "mine.yaml")
+    again = resolve(folder / "mine.yaml", ["method.context_decoder.layers=2"])
+    assert again.origins["method.context_decoder.gamma"] == "default"  # mutation: only whole layers are looked at
+
+
+@pytest.mark.parametrize(
+    ("base", "reason"),
+    [
+        ("tqdm-mini-street", "no recipe is called 'tqdm-mini-street': did you mean 'tqdm-mini-streets'"),
+        ("other.yaml", r"no recipe file .*other\.yaml; `dgss recipes list` names the recipes"),
+        ("3", "should be the name of a recipe, or a file's path from the folder of this one$"),
+        ("", "should be the name of a recipe, or a file's path"),
+        ("[a]", "should be the name of a recipe, or a file's path"),
+        ("mine.yaml", r"a circle \(.*mine\.yaml -> .*mine\.yaml\); take one base out$"),
+        ("../here/mine.yaml", r"a circle \(.*mine\.yaml -> .*mine\.yaml\); take one base out$"),
+        ("round.yaml", r"recipe .*round\.yaml: base = 'mine\.yaml': a circle \(.* -> .*round\.yaml -> .*\)"),
+        ("broken.yaml", r"broken\.yaml is no YAML: line 1, column 5"),
+        ("empty.yaml", "holds no recipe"),
+        ("x" * 300, "File name too long"),
+        ("~nobody-of-this-name/x", "home directory"),
+        ("odd.yaml", r"odd\.yaml as text: "),
+    ],
+)
+def test_a_base_that_cannot_be_had_is_one_line_with_file_and_mend(base: str, reason: str, tmp_path: Path) -> None:
+    texts = {"mine": f"base: {base}\nname: mine\n", "round": "base: mine.yaml\n", "broken": "a: [", "empty": ""}
+    folder = written(tmp_path / "here", **texts)
+    (folder / "odd.yaml").write_bytes(b"\xff")
+    with pytest.raises(RecipeError, match=reason) as error:
+        Recipe.load(folder / "mine.yaml")
+    assert re.match(r"recipe .*(mine|round)\.yaml: base = ", str(error.value)) and "\n" not in str(error.value)
+
+
+def test_a_base_stands_in_files_alone() -> None:
+    """A recipe that came with weights or a run must not make anything else be read."""
+    with pytest.raises(RecipeError, match=rf"base = '{NAME}': unknown key"):
+        Recipe.parse(f"base: {NAME}\nname: mine\n", "file")
+    with pytest.raises(RecipeError, match=rf"base = '{NAME}': unknown key"):
+        Recipe.load(NAME, [f"base={NAME}"])
+
+
+VARIANTS = [recipe.name for recipe in library.list_recipes() if recipe.variant]
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_variant_is_its_base_with_what_it_gives(name: str, tmp_path: Path) -> None:
+    given = library.parse(library.show_recipe(name), name)
+    base = Recipe.load(given.pop("base"))
+    groups = {key: given[key] for key in ("method", "tower") if key in given}
+    recipe = Recipe.load(name)
+    assert recipe == base.change(**groups, name=name, summary=given["summary"], expected=None) and groups
+    changed = {line.split(" was ")[0] for line in differences(base, recipe, [*library.OWN, "method.context_decoder"])}
+    assert changed <= library.leaves(groups).keys()  # mutation: a value that the base has already
+    assert len(given["summary"]) <= 64  # one line of the list
+    assert Recipe.load(library.copy_recipe(name, tmp_path)) == recipe
+
+
+def test_variants_are_listed_last() -> None:
+    names = [recipe.name for recipe in library.list_recipes()]
+    assert set(names) == set(PRESETS) and names[-len(VARIANTS) :] == VARIANTS
+    assert len(VARIANTS) == 12 and not {NAME, "tqdm-mini-camvid", "mask2former-mini-streets"} & set(VARIANTS)
+
+
+def test_on_a_terminal_variants_stand_below_a_line_of_their_own(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    list_()
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[-12:]] == VARIANTS  # elsewhere no line
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "100")
+    list_()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[-12:]] == VARIANTS and max(map(len, lines)) <= 100
+    assert lines[-13].startswith("variants") and lines[-14] == ""

@@ -55,7 +55,7 @@ def estimate(recipe: Recipe, device: str = "auto") -> Estimate:
     advice = f"lower training.batch_size ({settings.batch_size}) or size"
     with cpu_threads(settings.threads), memory_errors(advice):
         method = recipe.build().to(where).train()
-        step = _time_step(method, recipe, where)
+        step = _time_step(method, recipe, where) if settings.steps else 0.0
         memory = torch.cuda.max_memory_allocated(where) / 1e9 if where.type == "cuda" else peak_memory()
         model = TrainedModel(method, recipe, where)
         picture = torch.rand(1, 3, *recipe.drawn.size, generator=torch.Generator().manual_seed(recipe.seed))
@@ -63,7 +63,7 @@ def estimate(recipe: Recipe, device: str = "auto") -> Estimate:
     trained = sum(parameter.numel() for group in method.parameter_groups() for _, parameter in group.parameters)
     drawn = sum(domain(name).drawn is not None for name in {recipe.source, *recipe.targets})
     scored = drawn * recipe.drawn.score_images
-    pictures = scored + (recipe.drawn.train_images if domain(recipe.source).drawn else 0)
+    pictures = scored + (recipe.drawn.train_images if settings.steps and domain(recipe.source).drawn else 0)
     street = _seconds(lambda: draw_street(size=recipe.drawn.size), where) if pictures else 0.0
     return Estimate(
         device=str(where),

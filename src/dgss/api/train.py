@@ -218,8 +218,10 @@ def _fit(
     """The trained model, written to the folder, and the seconds that its steps took in this process."""
     recipe, folder, settings = plan.recipe, plan.folder, plan.recipe.training
     with memory_errors(f"lower drawn.size {recipe.drawn.size}"):
-        _preview(plan.sets.open(recipe.source, "train", min(4, recipe.drawn.train_images), workers=0), folder.preview)
-        images = plan.sets.open(recipe.source, "train", recipe.drawn.train_images)
+        images = plan.sets.open(recipe.source, "train", min(4, recipe.drawn.train_images), workers=0)
+        _preview(images, folder.preview)
+        if settings.steps:  # else no more need be drawn
+            images = plan.sets.open(recipe.source, "train", recipe.drawn.train_images)
     loader = Loader(images, recipe.augment, recipe.size, recipe.seed, settings.batch_size, settings.workers)
     progress.say(f"training {recipe.name} for {settings.steps} steps on {plan.device}")
     begin = time.monotonic()
@@ -238,7 +240,7 @@ def _score(plan: Plan, model: TrainedModel, earlier: float, progress: Progress) 
         source=results.pop(recipe.source),
         targets=results,
         protocol=RULE.name,
-        source_name=recipe.source,
+        source_name=recipe.source if recipe.training.steps else None,  # nothing was trained on it
         name=recipe.name,
         seed=recipe.seed,
         seconds=round(earlier + time.monotonic() - progress.begin, 1),

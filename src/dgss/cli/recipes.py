@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +22,10 @@ def list_(as_json: AsJson = False, debug: Debug = False) -> None:
         if as_json:
             show_json([{"name": recipe.name, "summary": recipe.summary} for recipe in found])
         else:
-            show_rows([(recipe.name, recipe.summary) for recipe in found])
+            show_rows([(recipe.name, recipe.summary) for recipe in found if not recipe.variant])
+            if sys.stdout.isatty():  # elsewhere each line is a recipe
+                typer.echo("\nvariants, each with one part switched, to see what it is worth:")
+            show_rows([(recipe.name, recipe.summary) for recipe in found if recipe.variant])
 
 
 def show(name: Name, debug: Debug = False) -> None:

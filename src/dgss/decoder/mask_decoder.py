@@ -5,53 +5,45 @@ Cheng et al., "Masked-attention Mask Transformer for Universal Image Segmentatio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Self
+from collections import defaultdict
+from collections.abc import Collection
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from dgss.decoder.attention import Attention, sine_positions
-from dgss.decoder.pixel_decoder import LEVELS, PixelDecoder, PixelMemory
+from dgss.decoder.pixel_decoder import LEVELS, PixelDecoderSettings, PixelMemory
+from dgss.interfaces import ParameterGroup
 
 
-class DecoderSettings(BaseModel):
-    """The sizes of both decoders, by default the published ones of Mask2Former and tqdm.
+class DecoderSettings(PixelDecoderSettings):
+    """The sizes of both decoders. decoder_ffn: inner width of the mask decoder's feed-forward parts."""
 
-    width: D. pixel_ffn, decoder_ffn: inner width of the feed-forward parts. points_per_head: places that a token looks
-    at per head and level. norm_groups: of the group norms.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    width: int = Field(default=256, ge=4)
-    heads: int = Field(default=8, ge=1)
-    pixel_layers: int = Field(default=6, ge=1)
     decoder_layers: int = Field(default=9, ge=1)
-    pixel_ffn: int = Field(default=1024, ge=1)
     decoder_ffn: int = Field(default=2048, ge=1)
-    points_per_head: int = Field(default=4, ge=1)
-    norm_groups: int = Field(default=32, ge=1)
-
-    @model_validator(mode="after")
-    def _divides(self) -> Self:
-        for name, divisor in (("heads", self.heads), ("norm_groups", self.norm_groups), ("positions", 4)):
-            if self.width % divisor:
-                raise ValueError(f"width = {self.width}: is no multiple of {divisor} ({name})")
-        return self
-
-    def pixel_decoder(
-        self, channels: Sequence[int], text_width: int | None = None, classes: int | None = None
-    ) -> PixelDecoder:
-        """A pixel decoder of this size; with text where `text_width` is given."""
-        sizes = (self.width, self.heads, self.pixel_layers, self.pixel_ffn, self.points_per_head)
-        return PixelDecoder(channels, *sizes, text_width, classes, self.norm_groups)
 
     def mask_decoder(self, classes: int) -> MaskDecoder:
         """A mask decoder of this size."""
         return MaskDecoder(self.width, self.heads, self.decoder_layers, self.decoder_ffn, classes)
+
+
+def published_groups(
+    method: nn.Module, tower_lr_scale: float, embeddings: Collection[str] = ()
+) -> list[ParameterGroup]:
+    """Mask2Former's rule: the part `tower` at a lower rate; outside it no decay for norm layers and `embeddings`."""
+    norms = {id(p) for m in method.modules() if isinstance(m, nn.LayerNorm | nn.GroupNorm) for p in m.parameters()}
+    found = defaultdict[str, list[tuple[str, nn.Parameter]]](list)
+    for name, parameter in method.named_parameters():
+        if name.startswith("tower."):
+            group = "tower"
+        else:
+            group = "undecayed" if id(parameter) in norms or name in embeddings else "head"
+        if parameter.requires_grad:
+            found[group].append((name, parameter))
+    scales = {"tower": (tower_lr_scale, 1.0), "undecayed": (1.0, 0.0), "head": (1.0, 1.0)}
+    return [ParameterGroup(group, tuple(rows), *scales[group]) for group, rows in found.items()]
 
 
 class MaskDecoderLayer(nn.Module):

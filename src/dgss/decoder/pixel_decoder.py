@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
@@ -17,6 +19,37 @@ from dgss.decoder.attention import Attention, DeformableAttention, Shapes, refer
 
 LEVELS = 3
 """How many levels are encoded: all but the finest."""
+
+
+class PixelDecoderSettings(BaseModel):
+    """The sizes of the pixel decoder, by default the published ones of Mask2Former and tqdm.
+
+    width: D. pixel_ffn: inner width of the feed-forward parts. points_per_head: places that a token looks at per head
+    and level. norm_groups: of the group norms.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    width: int = Field(default=256, ge=4)
+    heads: int = Field(default=8, ge=1)
+    pixel_layers: int = Field(default=6, ge=1)
+    pixel_ffn: int = Field(default=1024, ge=1)
+    points_per_head: int = Field(default=4, ge=1)
+    norm_groups: int = Field(default=32, ge=1)
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        for name, divisor in (("heads", self.heads), ("norm_groups", self.norm_groups), ("positions", 4)):
+            if self.width % divisor:
+                raise ValueError(f"width = {self.width}: is no multiple of {divisor} ({name})")
+        return self
+
+    def pixel_decoder(
+        self, channels: Sequence[int], text_width: int | None = None, classes: int | None = None
+    ) -> PixelDecoder:
+        """A pixel decoder of this size; with text where `text_width` is given."""
+        sizes = (self.width, self.heads, self.pixel_layers, self.pixel_ffn, self.points_per_head)
+        return PixelDecoder(channels, *sizes, text_width, classes, self.norm_groups)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from torch import Tensor
 from dgss.errors import DataError, DeviceError, is_out_of_memory
 from dgss.files import atomic_path
 from dgss.inference.windows import InferenceSettings, score_strips, view_scores
-from dgss.interfaces import ImageLike, MaskPrediction, Method, Picture
+from dgss.interfaces import ImageLike, Method, Picture, Prediction
 from dgss.labels import LabelMap, LabelSpace
 
 _LONGEST = 16  # an image that is resized may be so many times as long as it is short ...
@@ -146,7 +146,7 @@ class Model:
         return Segmentation(np.concatenate(labels), scores, self.labels, image)
 
     def _method_scores(self, cuts: Tensor) -> Tensor:
-        prediction: MaskPrediction = self.method(cuts)
+        prediction: Prediction = self.method(cuts)
         return prediction.scores((cuts.shape[2], cuts.shape[3])).float()
 
     @contextmanager

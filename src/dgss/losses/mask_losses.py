@@ -1,5 +1,7 @@
 """What a set of masks and their classes pays: class term, BCE and dice at chosen points, for every prediction.
 
+Beside it the plain cross-entropy of pixels, which some methods pay too.
+
 Cheng et al., "Masked-attention Mask Transformer", CVPR 2022, Sec. 3.3: 2 L_class + 5 L_bce + 5 L_dice, at points chosen
 by uncertainty (Sec. 3.3 there; PointRend, Kirillov et al., CVPR 2020, Sec. 3.1).
 """
@@ -13,9 +15,10 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, distributed
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, interpolate
 
 from dgss.interfaces import MaskPrediction, SampleGenerator
+from dgss.labels import IGNORE
 from dgss.losses.matching import MaskTargets, Match, sample
 
 
@@ -160,6 +163,17 @@ def smallest_by_numpy(values: Tensor, count: int) -> Tensor:
 def smallest_by_torch(values: Tensor, count: int) -> Tensor:
     """`smallest` on any device."""
     return values.topk(count, 1, largest=False, sorted=False).indices
+
+
+def pixel_cross_entropy(logits: Tensor, labels: Tensor, over_ignored: bool = False) -> Tensor:
+    """Cross-entropy of the logits (B, K, h, w) enlarged to the labels (B, H, W), mean over the labelled pixels.
+
+    over_ignored: the divisor counts the ignored pixels too.
+    """
+    enlarged = interpolate(logits, labels.shape[1:], mode="bilinear", align_corners=False)
+    total = cross_entropy(enlarged, labels, ignore_index=IGNORE, reduction="sum")
+    counted = labels.numel() if over_ignored else int((labels != IGNORE).sum())
+    return total / divisor(total.new_tensor(float(counted)), at_least=1.0)
 
 
 def divisor(amount: Tensor, at_least: float = 0.0, per_process: bool = False) -> Tensor:

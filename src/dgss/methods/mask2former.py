@@ -9,15 +9,14 @@ Not implemented: instance and panoptic targets.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from dgss.decoder.mask_decoder import DecoderSettings
-from dgss.interfaces import Batch, MaskPrediction, Method, ParameterGroup, SampleGenerator, Towers
+from dgss.decoder.mask_decoder import DecoderSettings, published_groups
+from dgss.interfaces import Batch, MaskPrediction, Method, ParameterGroup, Prediction, SampleGenerator, Towers
 from dgss.labels import LabelSpace
 from dgss.losses.mask_losses import MaskLossSettings, mask_losses, summed
 from dgss.losses.matching import hungarian, mask_targets
@@ -66,10 +65,11 @@ class Mask2Former(Method):
         memory = self.pixel_decoder(features.levels)
         queries = self.query_content.expand(len(images), -1, -1)  # (B, Q, D)
         masks, classes = self.mask_decoder(queries, self.query_positions, memory)
-        return MaskPrediction(masks, classes, features)
+        return MaskPrediction(features, masks, classes)
 
-    def losses(self, prediction: MaskPrediction, batch: Batch, generator: SampleGenerator) -> dict[str, Tensor]:
+    def losses(self, prediction: Prediction, batch: Batch, generator: SampleGenerator) -> dict[str, Tensor]:
         """`class`, `mask`, `dice` of the last prediction, and `*.earlier` of all others."""
+        assert isinstance(prediction, MaskPrediction)
         settings = self.settings.mask_losses
         weights = (settings.class_weight, settings.mask_weight, settings.dice_weight)
         match = hungarian(weights, settings.points, generator)
@@ -78,15 +78,5 @@ class Mask2Former(Method):
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """The tower at a lower rate; outside it no decay for norm layers and embeddings (the published rule)."""
-        norms = {id(p) for m in self.modules() if isinstance(m, nn.LayerNorm | nn.GroupNorm) for p in m.parameters()}
         embeddings = ("query_content", "query_positions", "mask_decoder.level_embed")
-        found = defaultdict[str, list[tuple[str, nn.Parameter]]](list)
-        for name, parameter in self.named_parameters():
-            if name.startswith("tower."):
-                group = "tower"
-            else:
-                group = "undecayed" if id(parameter) in norms or name in embeddings else "head"
-            if parameter.requires_grad:
-                found[group].append((name, parameter))
-        scales = {"tower": (self.settings.tower_lr_scale, 1.0), "undecayed": (1.0, 0.0), "head": (1.0, 1.0)}
-        return [ParameterGroup(group, tuple(rows), *scales[group]) for group, rows in found.items()]
+        return published_groups(self, self.settings.tower_lr_scale, embeddings)

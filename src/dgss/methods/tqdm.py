@@ -21,14 +21,23 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate, mse_loss, normalize
 
 from dgss.decoder.mask_decoder import DecoderSettings
-from dgss.interfaces import Batch, ImageFeatures, MaskPrediction, Method, ParameterGroup, SampleGenerator, Towers
-from dgss.labels import IGNORE, LabelSpace
-from dgss.losses.mask_losses import MaskLossSettings, divisor, mask_losses, summed
+from dgss.interfaces import Batch, MaskPrediction, Method, ParameterGroup, Prediction, SampleGenerator, Towers
+from dgss.labels import LabelSpace
+from dgss.losses.mask_losses import MaskLossSettings, mask_losses, pixel_cross_entropy, summed
 from dgss.losses.matching import fixed, mask_targets
-from dgss.towers.text import ContextDecoder, ContextDecoderSettings, FixedPrompts, LearnedPrompts, TowerOutline
+from dgss.towers.text import (
+    ContextDecoder,
+    ContextDecoderSettings,
+    FixedPrompts,
+    LearnedPrompts,
+    TowerOutline,
+    score_map,
+)
 
 GROUPS = {"tower.": "tower", "norm": "norm", "query_positions": "embedding", "level_embed": "embedding"}
 """Part of a parameter's name -> its group; the first that fits."""
+CLASS_PRIOR = 6.0
+"""Ours, with the score map as prior: added to the logit of class k of query k, whose p starts near .95."""
 
 
 class TqdmSettings(DecoderSettings):
@@ -106,32 +115,33 @@ class Tqdm(Method):
             self.query_content = nn.Parameter(torch.randn(classes, width))
         self.query_positions = nn.Parameter(torch.randn(classes, width))
         self.mask_decoder = settings.mask_decoder(classes)
-        if settings.mask_prior == "score_map":  # the first masks are then the prior itself
-            for parameter in self.mask_decoder.mask_embed[-1].parameters():
-                nn.init.zeros_(parameter)
+        if settings.mask_prior == "score_map":  # the first answer is then the prior itself
+            for part in (self.mask_decoder.mask_embed[-1], self.mask_decoder.class_embed):
+                part.load_state_dict({name: torch.zeros_like(value) for name, value in part.state_dict().items()})
         copied = teacher and settings.vision_weight > 0 and any(p.requires_grad for p in self.tower.parameters())
         self.teacher = self.tower.frozen_copy(settings.frozen_copy == "train") if copied else None
 
     def forward(self, images: Tensor, valid: Tensor | None = None) -> TqdmPrediction:
         """images: (B, 3, H, W) float in [0, 1], RGB; valid: (B, H, W) bool, None = all."""
         features = self.tower(images, valid)
-        text = self.class_embeddings(features)  # T: (B, K, E)
+        text = self.class_embeddings(features.pooled, features.dense)  # T: (B, K, E)
         memory = self.pixel_decoder(features.levels, text if self.settings.text_attention else None)
         learned = not self.settings.text_queries
         queries = self.query_content.expand(len(text), -1, -1) if learned else self.query_projection(text)  # (B, K, D)
-        scores = score_map(text, features.dense)
+        scores = score_map(text, features.dense)  # S (tqdm_clip.py)
         prior = self.mask_prior(scores, memory.mask_features) if self.settings.mask_prior == "score_map" else None
         masks, classes = self.mask_decoder(queries, self.query_positions, memory, prior)
+        if prior is not None:  # query k is for class k, and says so from the first step
+            classes = tuple(logits + CLASS_PRIOR * torch.eye(*logits.shape[1:]).to(logits) for logits in classes)
         # the program enlarges the class scores, not the masks (tqdm_head.py, semantic read-out)
-        return TqdmPrediction(masks, classes, features, resize_first=False, text=text, score_map=scores)
+        return TqdmPrediction(features, masks, classes, resize_first=False, text=text, score_map=scores)
 
-    def class_embeddings(self, features: ImageFeatures) -> Tensor:
+    def class_embeddings(self, pooled: Tensor, dense: Tensor) -> Tensor:
         """T = t + gamma * context decoder(t; image) (tqdm_clip.py, after DenseCLIP): (B, K, E)."""
-        assert features.pooled is not None and features.dense is not None
         text: Tensor = self.fixed_prompts() if self.prompts is None else self.prompts()  # t: (K, E)
         if self.context_decoder is not None:
-            text = self.context_decoder(text, features.pooled, features.dense)
-        return text.expand(len(features.dense), -1, -1)
+            text = self.context_decoder(text, pooled, dense)
+        return text.expand(len(dense), -1, -1)
 
     def mask_prior(self, scores: Tensor, like: Tensor) -> Tensor:
         """Ours: logit(p_k), p = softmax over the classes of s cos(pixel, T_k), at the size of `like`; float32."""
@@ -139,7 +149,7 @@ class Tqdm(Method):
         logits = (self.tower.temperature * scores).softmax(1).logit(eps=1e-4)  # within +- 9.2
         return interpolate(logits, like.shape[2:], mode="bilinear", align_corners=False)
 
-    def losses(self, prediction: MaskPrediction, batch: Batch, generator: SampleGenerator) -> dict[str, Tensor]:
+    def losses(self, prediction: Prediction, batch: Batch, generator: SampleGenerator) -> dict[str, Tensor]:
         """`class`, `mask`, `dice` of the last prediction, `*.earlier` of all others, and the regularisers."""
         assert isinstance(prediction, TqdmPrediction)
         settings = self.settings
@@ -152,7 +162,7 @@ class Tqdm(Method):
                 pixel_loss = self.pixel_loss(prediction.score_map, batch.labels)
                 losses["vision_language"] = settings.vision_language_weight * pixel_loss
         if self.teacher is not None:
-            losses["vision"] = settings.vision_weight * self.vision_loss(prediction.features, batch)
+            losses["vision"] = settings.vision_weight * self.vision_loss(prediction, batch)
         return losses
 
     def language_loss(self, text: Tensor) -> Tensor:
@@ -163,16 +173,14 @@ class Tqdm(Method):
 
     def pixel_loss(self, scores: Tensor, labels: Tensor) -> Tensor:
         """L_reg^VL (paper, identity_head.py): every pixel's label from S / temperature. scores: (B, K, h, w)."""
-        logits = interpolate(scores / self.settings.temperature, labels.shape[1:], mode="bilinear", align_corners=False)
-        total = cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")
-        counted = labels.numel() if self.settings.pixel_mean == "all" else int((labels != IGNORE).sum())
-        return total / divisor(total.new_tensor(float(counted)), at_least=1.0)
+        return pixel_cross_entropy(scores / self.settings.temperature, labels, self.settings.pixel_mean == "all")
 
-    def vision_loss(self, features: ImageFeatures, batch: Batch) -> Tensor:
+    def vision_loss(self, prediction: TqdmPrediction, batch: Batch) -> Tensor:
         """L_reg^V (paper, tqdm_clip.py): the image embedding stays where the frozen tower has it; squared error."""
-        assert self.teacher is not None and features.pooled is not None
+        pooled = prediction.features.pooled
+        assert self.teacher is not None and pooled is not None
         frozen: Tensor = self.teacher(batch.images, batch.valid).pooled
-        return mse_loss(features.pooled.float(), frozen.float())
+        return mse_loss(pooled.float(), frozen.float())
 
     def train(self, mode: bool = True) -> Self:
         """The frozen text tower stays in eval mode."""
@@ -190,11 +198,3 @@ class Tqdm(Method):
         decay = float(settings.embedding_decay)
         scales = {"tower": (settings.tower_lr_scale, 1.0), "norm": (1.0, 0.0), "embedding": (1.0, decay)}
         return [ParameterGroup(key, tuple(rows), *scales.get(key, (1.0, 1.0))) for key, rows in found.items()]
-
-
-def score_map(text: Tensor, dense: Tensor | None) -> Tensor:
-    """S: the cosine of every pixel with every class (tqdm_clip.py). text: (B, K, E), dense: (B, E, h, w), float32."""
-    assert dense is not None
-    with torch.autocast(text.device.type, enabled=False):
-        length: Tensor = torch.linalg.vector_norm(dense.float(), dim=1, keepdim=True).clamp(min=1e-12)
-        return torch.einsum("bke,behw->bkhw", normalize(text.float(), dim=2), dense.float()) / length

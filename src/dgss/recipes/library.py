@@ -1,13 +1,15 @@
 """Recipes as text: the presets of the package by name, files by path, overrides from the command line.
 
-Nothing here knows what the keys mean: `recipes/schema.py` does. Listing and copying load neither torch nor pydantic.
+A recipe may stand on another: `base: NAME`, then only what differs. What the other keys mean `recipes/schema.py` knows
+alone. Listing and copying load neither torch nor pydantic.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -23,18 +25,30 @@ DEFAULT_RECIPE = "tqdm-mini-streets"
 ABSENT = object()
 """Stands where a key has no value."""
 
+OWN = ("name", "summary", "expected")
+"""What a recipe says about itself alone: never taken from its base."""
+
 
 @dataclass(frozen=True)
 class RecipeInfo:
-    """A preset of the package: its name and one line about it."""
+    """A preset of the package: its name and one line about it. variant: of its base, with a part switched."""
 
     name: str
     summary: str
+    variant: bool = False
 
 
 def list_recipes() -> list[RecipeInfo]:
-    """The presets of the package, by name."""
-    return [RecipeInfo(name, str(parse(show_recipe(name), name).get("summary", ""))) for name in preset_names()]
+    """The presets of the package, by name; variants of others come last."""
+    found = [(name, parse(show_recipe(name), name)) for name in preset_names()]
+    recipes = [RecipeInfo(name, str(values.get("summary", "")), _is_variant(values)) for name, values in found]
+    return sorted(recipes, key=lambda recipe: recipe.variant)
+
+
+def _is_variant(values: Mapping[str, Any]) -> bool:
+    """Whether a recipe only changes parts of its base's method or tower: no other method, data or training."""
+    changed = values.keys() - {*OWN, "base"}
+    return "base" in values and changed <= {"method", "tower"} and "name" not in values.get("method", {})
 
 
 def preset_names() -> list[str]:
@@ -60,18 +74,105 @@ def unnamed_recipe(out: Path | None, resume: bool) -> str | Path:
     return folder.recipe
 
 
+@dataclass(frozen=True)
+class Layer:
+    """What one preset (by name) or one file (by path) gives by itself."""
+
+    source: str | Path
+    values: dict[str, Any]
+
+    @property
+    def identity(self) -> str | Path:
+        """The same for the same preset or file, however it is written."""
+        return self.source.resolve() if isinstance(self.source, Path) else self.source
+
+
 def read(source: str | Path) -> dict[str, Any]:
-    """The values of a preset (by name) or of a YAML file (by path), unchecked. Raises `RecipeError`."""
-    path = Path(source).expanduser()
-    if not path.is_file():
-        if isinstance(source, Path) or path.suffix in (".yaml", ".yml"):
-            raise RecipeError(f"no recipe file {path}; `dgss recipes list` names the recipes of the package")
+    """The values of a preset (by name) or of a YAML file (by path), laid over those of its `base`; unchecked.
+
+    Raises `RecipeError`.
+    """
+    return flat(layers(source))
+
+
+def flat(found: Iterable[Layer]) -> dict[str, Any]:
+    """The values of layers, each laid over those before it."""
+    return reduce(merge, (layer.values for layer in found), {})
+
+
+def layers(source: str | Path) -> list[Layer]:
+    """A preset or file last, before it what it takes from its `base`, before that what this takes from its own.
+
+    Raises `RecipeError`.
+    """
+    chain, bases = [_open(source)], []
+    while "base" in chain[-1].values:
+        layer = chain[-1]
+        bases.append(layer.values.pop("base"))
         try:
-            return parse(show_recipe(str(source)), str(source))
-        except RecipeError as error:
-            raise RecipeError(f"no file {path} is there, and {error}") from None
+            chain.append(_open_base(bases[-1], layer))
+            if chain[-1].identity in [above.identity for above in chain[:-1]]:
+                raise RecipeError(f"a circle ({' -> '.join(str(it.source) for it in chain)}); take one base out")
+        except (RecipeError, OSError, RuntimeError) as error:  # a name too long for a file, `~name` of nobody
+            raise RecipeError(f"recipe {layer.source}: base = {bases[-1]!r}: {error}") from error
+    found: list[Layer] = []
+    for layer in reversed(chain):
+        whole = flat(found)
+        kept = [(below.source, _kept(below.values, whole, layer.values)) for below in found]
+        found = [Layer(name, {key: values[key] for key in values if key not in OWN}) for name, values in kept]
+        found.append(layer)
+    return found
+
+
+def _kept(below: dict[str, Any], whole: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """What still counts of the values `below` under those `above`: no group that is replaced.
+
+    whole: all that lies under `above`; it says of which kind a group was that `above` gives as another.
+    """
+    kept = {}
+    for key, value in below.items():
+        new = above.get(key, ABSENT)
+        if isinstance(value, dict) and new is not ABSENT:
+            old = whole[key]
+            if not isinstance(new, dict) or ("name" in old and new.get("name", old["name"]) != old["name"]):
+                continue
+            value = _kept(value, old, new)
+        kept[key] = value
+    return kept
+
+
+def _open(source: str | Path) -> Layer:
+    """A preset, or a file where there is one under that name."""
+    path = Path(source).expanduser()
+    if path.is_file() or isinstance(source, Path) or path.suffix in (".yaml", ".yml"):
+        return _open_file(path)
     try:
-        return parse(path.read_text(encoding="utf-8"), str(path))
+        return _open_preset(str(source))
+    except RecipeError as error:
+        raise RecipeError(f"no file {path} is there, and {error}") from None
+
+
+def _open_base(base: Any, above: Layer) -> Layer:
+    """The recipe that `above` names as its base; files are found from the folder of the file that names them."""
+    if not isinstance(base, str) or not base:
+        raise RecipeError("should be the name of a recipe, or a file's path from the folder of this one")
+    path = Path(base).expanduser()
+    if isinstance(above.source, Path):
+        path = above.source.parent / path
+        if path.is_file() or path.suffix in (".yaml", ".yml"):
+            return _open_file(path)
+    return _open_preset(base)
+
+
+def _open_preset(name: str) -> Layer:
+    return Layer(name, parse(show_recipe(name), name))
+
+
+def _open_file(path: Path) -> Layer:
+    if not path.is_file():
+        raise RecipeError(f"no recipe file {path}; `dgss recipes list` names the recipes of the package")
+    try:
+        return Layer(path, parse(path.read_text(encoding="utf-8"), str(path)))
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"cannot read {path} as text: {error}") from error
 

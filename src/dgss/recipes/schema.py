@@ -117,7 +117,7 @@ class Recipe(BaseModel):
     normalize: Normalize | None = None
     method: Annotated[SerializeAsAny[MethodSettings], WrapValidator(_keep_objects)]
     augment: TransformSettings = TransformSettings()
-    training: LoopSettings = LoopSettings()
+    training: LoopSettings = Field(default=LoopSettings(), validate_default=True)
     inference: InferenceSettings = InferenceSettings()
     expected: Expected | None = None
 
@@ -179,7 +179,8 @@ class Recipe(BaseModel):
         try:
             recipe = handler(_split_lists(values))
         except ValidationError as error:
-            faults += explain(error, values, cls)
+            # the one default that can be wrong is told by its key, too
+            faults += explain(error, {"training": {}, **values} if isinstance(values, Mapping) else values, cls)
         if faults:
             raise _refusal(context.get("title", "made in Python"), faults)
         return recipe
@@ -210,6 +211,14 @@ class Recipe(BaseModel):
         if "source" in info.data and "tower" in info.data:
             _refuse(_misfits(method, info.data["tower"], label_space(domain(info.data["source"]).labels)))
         return method
+
+    @field_validator("training")
+    @classmethod
+    def _something_to_train(cls, training: LoopSettings, info: ValidationInfo) -> LoopSettings:
+        method = info.data.get("method")
+        if training.steps and not getattr(method, "trains", True):  # most methods do without the word
+            _refuse([f"steps = {training.steps}: {getattr(method, 'name', 'it')} has nothing to train; set it to 0"])
+        return training
 
     @field_validator("inference")
     @classmethod
@@ -253,7 +262,7 @@ def outline(tower: TowerSettings) -> TowerOutline:
 
 @dataclass(frozen=True)
 class Resolved:
-    """A recipe, and by dotted key where each value is from: `default`, the preset or file, `command line`."""
+    """A recipe, and by dotted key where each value is from: `default`, a preset or file, `command line`."""
 
     recipe: Recipe
     origins: dict[str, str]
@@ -265,14 +274,15 @@ class Resolved:
 
 def resolve(source: str | Path, overrides: Sequence[str] = (), above: Mapping[str, Any] | None = None) -> Resolved:
     """A preset or file with overrides, and further values `above` them. Raises one `RecipeError` with every fault."""
-    given = library.read(source)
+    layers = library.layers(source)
     over, faults = library.parse_overrides(overrides)
     over = library.merge(over, dict(above or {}))
-    recipe = _validate(_combine(given, over), faults, str(source))
+    recipe = _validate(_combine(library.flat(layers), over), faults, str(source))
+    layers.append(library.Layer("command line", over))
     origins = {}
     for key in Resolved(recipe, {}).values():
-        own = str(source) if library.holds(given, key) else "default"
-        origins[key] = "command line" if library.holds(over, key) else own
+        givers = [str(layer.source) for layer in layers if library.holds(layer.values, key)]
+        origins[key] = givers[-1] if givers else "default"
     return Resolved(recipe, origins)
 
 

@@ -127,6 +127,16 @@ class FixedPrompts(nn.Module):
         return self.cached
 
 
+def score_map(text: Tensor, dense: Tensor) -> Tensor:
+    """S (B, K, h, w): the cosine of every pixel with every class (DenseCLIP, Sec. 3.2), in float32.
+
+    text: (B, K, E); dense: (B, E, h, w), patches in text space; neither needs unit length.
+    """
+    with torch.autocast(text.device.type, enabled=False):
+        length: Tensor = torch.linalg.vector_norm(dense.float(), dim=1, keepdim=True).clamp(min=1e-12)
+        return torch.einsum("bke,behw->bkhw", normalize(text.float(), dim=2), dense.float()) / length
+
+
 def in_template(names: Sequence[str], template: str) -> list[str]:
     """The template with each name in place of `{}`."""
     return [template.replace("{}", name) for name in names]

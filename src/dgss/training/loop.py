@@ -35,15 +35,15 @@ _ADVICE = "lower training.optimizer.lr, set training.clip_norm or take training.
 class LoopSettings(BaseModel):
     """How long and how a model is trained.
 
-    workers: processes that prepare batches ahead; 0 prepares them in between. clip_norm: the largest norm of all
-    gradients together, None no limit. precision: of the forward pass; weights stay float32. checkpoint_every,
-    log_every: in steps; the last step is always saved and logged. threads: of the CPU, None all cores, and on going on
-    as many as before.
+    steps: 0 leaves the model as it is built. workers: processes that prepare batches ahead; 0 prepares them in between.
+    clip_norm: the largest norm of all gradients together, None no limit. precision: of the forward pass; weights stay
+    float32. checkpoint_every, log_every: in steps; the last step is always saved and logged. threads: of the CPU, None
+    all cores, and on going on as many as before.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    steps: int = Field(default=20_000, ge=1, le=100_000_000)
+    steps: int = Field(default=20_000, ge=0, le=100_000_000)
     batch_size: int = Field(default=8, ge=1, le=4096)
     workers: int = Field(default=0, ge=0, le=1024)
     optimizer: OptimizerSettings = OptimizerSettings()

@@ -44,7 +44,7 @@ def build_optimizer(groups: Sequence[ParameterGroup], settings: OptimizerSetting
                 "base_lr": settings.lr * group.lr_scale,
                 "weight_decay": settings.weight_decay * group.decay_scale,
             }
-            for group in groups
+            for group in groups or [ParameterGroup("nothing", ())]  # AdamW refuses to have no group
         ],
         betas=settings.betas,
         eps=settings.eps,
