@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 import dgss
 from dgss.api.load import TrainedModel
 from dgss.files import atomic_path
+from dgss.labels import LabelSpace
 from dgss.streets.contact import contact_sheet
 from dgss.streets.draw import LOOKS
 
@@ -28,13 +29,14 @@ PAPER, INK, FAINT = (255, 255, 255), (30, 34, 38), (110, 116, 122)
 
 
 def demo_picture(run: Path) -> Image.Image:
-    """Nine cells, image and labels side by side, each with its domain's name and mIoU."""
+    """Nine cells, image and labels side by side, each with its domain's name and mIoU; below them the classes."""
     model = dgss.load_model(run)
     scores = json.loads((run / "report.json").read_text(encoding="utf-8"))
     domains = {scores["source_name"]: scores["source"], **scores["targets"]}
     cell = (2 * SIZE[1] + 2, SIZE[0] + TITLE)
     rows = -(-len(domains) // COLUMNS)
-    sheet = Image.new("RGB", (COLUMNS * (cell[0] + 2 * GAP) - 2 * GAP, rows * (cell[1] + GAP) - GAP), PAPER)
+    size = (COLUMNS * (cell[0] + 2 * GAP) - 2 * GAP, rows * (cell[1] + GAP))
+    sheet = Image.new("RGB", (size[0], size[1] + 2 * TITLE), PAPER)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
     for number, (name, miou) in enumerate(domains.items()):
         look = name.removeprefix("streets-")
@@ -44,7 +46,17 @@ def demo_picture(run: Path) -> Image.Image:
         draw.text((left, top + 3), look, INK, font)
         draw.text((left + cell[0], top + 3), f"{role}, mIoU {miou:.1f} %", FAINT, font, anchor="ra")
         sheet.paste(Image.fromarray(pair(street.image, model)), (left, top + TITLE))
+    key(draw, model.labels, size)
     return sheet
+
+
+def key(draw: ImageDraw.ImageDraw, labels: LabelSpace, size: tuple[int, int]) -> None:
+    """Two lines below a sheet of `size` (width, height): what the colours mean."""
+    font, columns = ImageFont.load_default(13), -(-len(labels) // 2)
+    for number, (name, colour) in enumerate(zip(labels.names, labels.colours, strict=True)):
+        left, top = number % columns * size[0] // columns, size[1] + number // columns * TITLE + 6
+        draw.rectangle((left, top, left + 13, top + 13), colour)
+        draw.text((left + 19, top - 1), name, INK, font)
 
 
 def pair(image: NDArray[np.uint8], model: TrainedModel) -> NDArray[np.uint8]:
