@@ -107,12 +107,15 @@ def _read_score(run: Run, runs: Path) -> Score:
 
 
 def further(scores: Scores, close: float) -> list[Run]:
-    """The runs of the other seeds that seed 0 asks for: of the full method, and of what is within `close` points."""
-    means = {name: score.mean for name in ROWS if (score := scores.get(Run(name, SEEDS[0]))) is not None}
-    full = means.get(FULL)
+    """The runs of the other seeds that seed 0 asks for: of the full method, and of what is within `close` points.
+
+    What is not trained is the same for every seed.
+    """
+    first = {name: score for name in ROWS if (score := scores.get(Run(name, SEEDS[0]))) is not None}
+    full = first[FULL].mean if FULL in first else None
     if full is None:
         return []
-    near = [name for name, mean in means.items() if mean is not None and abs(mean - full) <= close]
+    near = [name for name, s in first.items() if s.steps and s.mean is not None and abs(s.mean - full) <= close]
     return [Run(name, seed) for seed in SEEDS[1:] for name in near]
 
 

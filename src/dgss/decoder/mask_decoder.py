@@ -80,6 +80,12 @@ class MaskDecoder(nn.Module):
             nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width)
         )
 
+    def start_from_zero(self) -> None:
+        """Every first mask and class logit is 0: what is added to them is then the first answer."""
+        for layer in (self.mask_embed[-1], self.class_embed):
+            for parameter in layer.parameters():
+                nn.init.zeros_(parameter)
+
     def forward(
         self, queries: Tensor, query_positions: Tensor, memory: PixelMemory, mask_prior: Tensor | None = None
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:

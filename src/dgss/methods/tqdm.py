@@ -36,8 +36,6 @@ from dgss.towers.text import (
 
 GROUPS = {"tower.": "tower", "norm": "norm", "query_positions": "embedding", "level_embed": "embedding"}
 """Part of a parameter's name -> its group; the first that fits."""
-CLASS_PRIOR = 6.0
-"""Ours, with the score map as prior: added to the logit of class k of query k, whose p starts near .95."""
 
 
 class TqdmSettings(DecoderSettings):
@@ -115,9 +113,9 @@ class Tqdm(Method):
             self.query_content = nn.Parameter(torch.randn(classes, width))
         self.query_positions = nn.Parameter(torch.randn(classes, width))
         self.mask_decoder = settings.mask_decoder(classes)
-        if settings.mask_prior == "score_map":  # the first answer is then the prior itself
-            for part in (self.mask_decoder.mask_embed[-1], self.mask_decoder.class_embed):
-                part.load_state_dict({name: torch.zeros_like(value) for name, value in part.state_dict().items()})
+        if settings.mask_prior == "score_map":  # the first answer is then the prior itself: query k is for class k
+            self.mask_decoder.start_from_zero()
+            self.class_prior = nn.Buffer(6.0 * torch.eye(classes, classes + 1))  # p of class k near .95
         copied = teacher and settings.vision_weight > 0 and any(p.requires_grad for p in self.tower.parameters())
         self.teacher = self.tower.frozen_copy(settings.frozen_copy == "train") if copied else None
 
@@ -131,8 +129,8 @@ class Tqdm(Method):
         scores = score_map(text, features.dense)  # S (tqdm_clip.py)
         prior = self.mask_prior(scores, memory.mask_features) if self.settings.mask_prior == "score_map" else None
         masks, classes = self.mask_decoder(queries, self.query_positions, memory, prior)
-        if prior is not None:  # query k is for class k, and says so from the first step
-            classes = tuple(logits + CLASS_PRIOR * torch.eye(*logits.shape[1:]).to(logits) for logits in classes)
+        if prior is not None:
+            classes = tuple(logits.float() + self.class_prior for logits in classes)
         # the program enlarges the class scores, not the masks (tqdm_head.py, semantic read-out)
         return TqdmPrediction(features, masks, classes, resize_first=False, text=text, score_map=scores)
 
