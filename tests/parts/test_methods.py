@@ -178,6 +178,18 @@ def test_a_prior_is_the_first_answer_of_an_untrained_decoder(dense_level: int) -
     )
 
 
+def test_a_trained_prior_does_not_follow_the_shipped_tower() -> None:
+    """The scale of the pair lies in the weights: another temperature of the package changes no old run."""
+    first, later = tiny_towers(), tiny_towers()
+    later.image.temperature = 2.0
+    trained, loaded = tqdm(first, mask_prior="score_map").eval(), tqdm(later, mask_prior="score_map").eval()
+    batch = tiny_batch()
+    with torch.no_grad():
+        assert not torch.equal(trained(batch.images).scores((8, 8)), loaded(batch.images).scores((8, 8)))
+        loaded.load_state_dict(trained.state_dict())
+        assert torch.equal(trained(batch.images).scores((8, 8)), loaded(batch.images).scores((8, 8)))
+
+
 def test_a_prior_stays_finite_where_the_tower_is_sure() -> None:
     towers = tiny_towers()
     towers.image.temperature = 1e6

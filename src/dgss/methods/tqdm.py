@@ -116,6 +116,7 @@ class Tqdm(Method):
         if settings.mask_prior == "score_map":  # the first answer is then the prior itself: query k is for class k
             self.mask_decoder.start_from_zero()
             self.class_prior = nn.Buffer(6.0 * torch.eye(classes, classes + 1))  # p of class k near .95
+            self.prior_scale = nn.Buffer(torch.tensor(self.tower.temperature))  # s, as it was in this training
         copied = teacher and settings.vision_weight > 0 and any(p.requires_grad for p in self.tower.parameters())
         self.teacher = self.tower.frozen_copy(settings.frozen_copy == "train") if copied else None
 
@@ -143,8 +144,7 @@ class Tqdm(Method):
 
     def mask_prior(self, scores: Tensor, like: Tensor) -> Tensor:
         """Ours: logit(p_k), p = softmax over the classes of s cos(pixel, T_k), at the size of `like`; float32."""
-        assert self.tower.temperature is not None
-        logits = (self.tower.temperature * scores).softmax(1).logit(eps=1e-4)  # within +- 9.2
+        logits = (self.prior_scale * scores).softmax(1).logit(eps=1e-4)  # within +- 9.2
         return interpolate(logits, like.shape[2:], mode="bilinear", align_corners=False)
 
     def losses(self, prediction: Prediction, batch: Batch, generator: SampleGenerator) -> dict[str, Tensor]:

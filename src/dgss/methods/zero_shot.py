@@ -16,7 +16,7 @@ from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from dgss.errors import RecipeError
 from dgss.interfaces import Batch, Method, ParameterGroup, PixelPrediction, Prediction, SampleGenerator, Towers
@@ -52,13 +52,14 @@ class ZeroShot(Method):
         self.settings, self.labels = settings, labels
         self.tower, self.text = towers.image, towers.text
         self.fixed_prompts = FixedPrompts(self.text, labels.names, settings.template)
+        self.scale = nn.Buffer(torch.tensor(self.tower.temperature or 1.0))  # s
         self.requires_grad_(False).eval()
 
     def forward(self, images: Tensor, valid: Tensor | None = None) -> PixelPrediction:
         """images: (B, 3, H, W) float in [0, 1], RGB; valid: (B, H, W) bool, None = all."""
         features = self.tower(images, valid)
         text = self.fixed_prompts().expand(len(images), -1, -1)  # (B, K, E)
-        return PixelPrediction(features, (self.tower.temperature or 1.0) * score_map(text, features.dense))
+        return PixelPrediction(features, self.scale * score_map(text, features.dense))
 
     def losses(self, prediction: Prediction, batch: Batch, generator: SampleGenerator) -> dict[str, Tensor]:
         """Raises `RecipeError`: there is nothing to train."""
