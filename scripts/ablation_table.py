@@ -173,7 +173,13 @@ def heading(scores: Scores, machine: str, overrides: Sequence[str]) -> str:
 
 
 def write(page: Path, scores: Scores, faults: Mapping[Run, str], machine: str, overrides: Sequence[str]) -> None:
-    """Puts the table into the page, between the two marks, and the picture beside it. Raises `DgssError`."""
+    """Puts the table into the page, between the two marks, and the picture beside it.
+
+    Raises `DgssError` where that cannot be, or where no run is finished: a table that stands there is not emptied.
+    """
+    if not scores:
+        reasons = "".join(f"; {run}: {reason}" for run, reason in list(faults.items())[:1])
+        raise DgssError(f"no run is finished, so {page} stays as it is{reasons}")
     try:
         text = page.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
@@ -182,13 +188,10 @@ def write(page: Path, scores: Scores, faults: Mapping[Run, str], machine: str, o
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise DgssError(f"{page} lacks the lines {BEGIN} and {END}, between which the table stands; add them")
-    parts = [before + BEGIN, table(scores, faults), END + after]
-    if scores:
-        image = page.parent / "images" / "ablations.png"
-        with atomic_path(image) as temporary:
-            picture(scores).save(temporary, format="PNG", optimize=True)
-        parts.insert(1, heading(scores, machine, overrides))
-        parts.insert(3, "![Mean of targets and source, a dot a seed; lines: full tqdm](images/ablations.png)")
+    with atomic_path(page.parent / "images" / "ablations.png") as temporary:
+        picture(scores).save(temporary, format="PNG", optimize=True)
+    shown = "![Mean of targets and source, a dot a seed; lines: full tqdm](images/ablations.png)"
+    parts = (before + BEGIN, heading(scores, machine, overrides), table(scores, faults), shown, END + after)
     write_text(page, "\n\n".join(parts))
 
 
