@@ -33,7 +33,7 @@ from dgss.files import cache_folder, write_text
 from dgss.interfaces import TextTower
 from dgss.labels import IGNORE, label_space
 from dgss.streets.draw import LOOKS
-from dgss.streets.write import write_split
+from dgss.streets.write import SPLITS, VERSION, write_split
 from dgss.towers.mini import MiniImageTower
 from dgss.towers.settings import (
     IMAGENET_PACKAGE,
@@ -51,7 +51,8 @@ from mini_scenes import Scenes, read_camvid, read_scenes
 SEEN = ("rand", "game")
 """The looks that are trained on; no other is."""
 FIRST_SEED = 20000
-HELD_OUT = 16  # scenes of each look behind the training ones, to fit the temperature on
+HELD_OUT_SEEDS = range(90000, 90016)
+"""Of the scenes of each look that fit the temperature; none is trained on or scored."""
 SIZE = (128, 256)
 
 
@@ -116,7 +117,7 @@ def score(predict: Predict, root: Path, camvid: Path | None, workers: int) -> di
     """
     scores: dict[str, dict[str, Any]] = {"miou": {}, "first_four": {}, "by_image": {}}
     for look in LOOKS:
-        scenes = read_scenes(write_split(root, look, "val", 24, SIZE, workers), "val", 24)
+        scenes = read_scenes(write_split(root, look, "val", 24, SIZE, workers), "val", SPLITS["val"], 24)
         found, labels = answers(predict, scenes).argmax(1).numpy(), scenes.labels[:, ::2, ::2]
         alone = [miou(label, answer, 19) for label, answer in zip(labels, found, strict=True)]
         scores["miou"][look] = miou(labels, found, 19)
@@ -142,17 +143,14 @@ def training_sentences(text: TextTower) -> list[Tensor]:
     ]
 
 
-def draw(look: str, count: int, root: Path, workers: int) -> tuple[Scenes, Scenes]:
-    """`count` scenes of a look for training and some more to fit the temperature on."""
+def draw(look: str, first: int, count: int, root: Path, workers: int) -> Scenes:
+    """The scenes first, ..., first + count - 1 of a look, drawn where they are missing."""
 
     def progress(done: int, total: int) -> None:
         if done % 100 == 0 or done == total:
             print(f"{look}: {done}/{total} scenes drawn", flush=True)
 
-    total = count + HELD_OUT
-    folder = write_split(root, look, "train", total, SIZE, workers, progress, first=FIRST_SEED)
-    scenes = read_scenes(folder, "train", total)
-    return Scenes(scenes.images[:count], scenes.labels[:count]), Scenes(scenes.images[count:], scenes.labels[count:])
+    return read_scenes(write_split(root, look, "train", count, SIZE, workers, progress, first), "train", first, count)
 
 
 def join(parts: list[Scenes]) -> Scenes:
@@ -163,8 +161,7 @@ def join(parts: list[Scenes]) -> Scenes:
 def make_plan(args: argparse.Namespace, try_steps: Callable[[Plan], float]) -> Plan:
     """The plan of `--work`, if it began; else a new one, whose steps fill the CPU-minutes asked for."""
     path = args.work / "plan.json"
-    settings = {key: json.loads(value) for key, value in (each.split("=", 1) for each in args.set)}
-    asked = Plan(args.rand, args.game, steps=args.steps or 10, seed=args.seed, **settings)
+    asked = Plan(args.rand, args.game, steps=args.steps or 10, seed=args.seed, **dict(args.set))
     if path.is_file():
         plan = Plan(**json.loads(path.read_text(encoding="utf-8")))
         if plan != (asked if args.steps else replace(asked, steps=plan.steps)):
@@ -173,6 +170,18 @@ def make_plan(args: argparse.Namespace, try_steps: Callable[[Plan], float]) -> P
     plan = asked if args.steps else replace(asked, steps=max(20, int(60 * args.minutes / try_steps(asked))))
     write_text(path, json.dumps(asdict(plan)) + "\n")
     return plan
+
+
+def setting(text: str) -> tuple[str, float | bool]:
+    """`KEY=VALUE` of the command line as a value of the plan."""
+    key, _, value = text.partition("=")
+    kinds = {name: type(default) for name, default in Plan.__dict__.items() if name in Plan.__dataclass_fields__}
+    if key not in kinds:
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(f'{name}=...' for name in kinds)}")
+    try:
+        return key, {"true": True, "false": False}[value] if kinds[key] is bool else kinds[key](value)
+    except (KeyError, ValueError):
+        raise argparse.ArgumentTypeError(f"{value!r} is no {kinds[key].__name__} for {key}") from None
 
 
 def arguments() -> argparse.Namespace:
@@ -187,7 +196,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=60.0, help="CPU-minutes of training")
     parser.add_argument("--steps", type=int, help="steps, in place of --minutes")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another value of the plan")
+    parser.add_argument("--set", action="append", default=[], type=setting, metavar="KEY=VALUE", help="of the plan")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1, help="processes that draw scenes, 0 = none")
     parser.add_argument("--camvid", type=Path, help="folder of CamVid frames, only to score on")
@@ -210,24 +219,24 @@ def main() -> None:
     words = street_words()
     queries = encode(text, [words.frozen_template.format(name) for name in words.classes])
     earlier = read_card()["image"]["trainings"] if args.go_on or args.again else []
-    done = earlier if args.go_on else []
-    for number, plan in enumerate([Plan(**each["plan"]) for each in earlier] if args.again else [None], 1):
-        run, held_out = pretrain(tower, sentences, plan, args.work / str(number) if plan else args.work, args)
+    plans = [Plan(**each["plan"]) for each in earlier]
+    done = [{**each, "plan": asdict(plan)} for each, plan in zip(earlier, plans, strict=True)] if args.go_on else []
+    for number, plan in enumerate(plans if args.again else [None], 1):
+        run = pretrain(tower, sentences, plan, args.work / str(number) if plan else args.work, args)
         tower = run.mean.tower
         round_to_half(tower)
         done = [*done, {"plan": asdict(run.plan), "cpu_seconds": round(run.seconds)}]
     tell(run, done, queries, args)
     if args.ship:
-        ship(run, done, held_out, queries, args)
+        ship(run, done, queries, args)
 
 
 def pretrain(
     tower: MiniImageTower, sentences: list[Tensor], plan: Plan | None, work: Path, args: argparse.Namespace
-) -> tuple[Run, Scenes]:
-    """One training by a plan (None: as the command line asks); also the scenes that fit the temperature."""
-    sizes = counts(plan or args)
-    parts = [draw(look, count, args.scenes or args.work / "scenes", args.workers) for look, count in sizes]
-    scenes, held_out = join([part[0] for part in parts]), join([part[1] for part in parts])
+) -> Run:
+    """One training by a plan; None: as the command line asks."""
+    folder = args.scenes or args.work / "scenes"
+    scenes = join([draw(look, FIRST_SEED, count, folder, args.workers) for look, count in counts(plan or args)])
 
     def start(plan: Plan) -> Student:
         torch.manual_seed(plan.seed)  # of the classifier; the tower has its weights
@@ -239,7 +248,7 @@ def pretrain(
     plan = plan or make_plan(args, try_steps)
     run = Run(start(plan), plan, work / "checkpoint.pt")
     run.train(scenes, sentences)
-    return run, held_out
+    return run
 
 
 def round_to_half(tower: MiniImageTower) -> None:
@@ -262,11 +271,12 @@ def tell(run: Run, done: list[Any], queries: Tensor, args: argparse.Namespace) -
         print(json.dumps({"read_by": name, "cpu_seconds": seconds, **scores}), flush=True)
 
 
-def ship(run: Run, done: list[Any], held_out: Scenes, queries: Tensor, args: argparse.Namespace) -> None:
+def ship(run: Run, done: list[Any], queries: Tensor, args: argparse.Namespace) -> None:
     """Scores the averaged tower as it will be shipped (half precision) and writes it with its card."""
     tower = run.mean.tower
     predict = by_text(tower, queries)
-    temperature = fit_temperature(predict, held_out)
+    held_out = [draw(look, HELD_OUT_SEEDS.start, len(HELD_OUT_SEEDS), args.work / "held-out", 0) for look in SEEN]
+    temperature = fit_temperature(predict, join(held_out))
     scores = score(predict, args.work / "scoring", args.camvid, args.workers)
     most = {look: max(each["plan"][look] for each in done) for look in SEEN}
     facts = {
@@ -274,8 +284,9 @@ def ship(run: Run, done: list[Any], held_out: Scenes, queries: Tensor, args: arg
         "drawn scenes, by each plan in turn; the running mean of the weights is shipped, in half precision",
         "licence": f"Apache-2.0; the encoder derives from {IMAGENET_PACKAGE} 0.1.0 (Apache-2.0), changed by training",
         "starting_file_sha256": IMAGENET_SHA256,
-        # the temperature is fitted on the scenes behind the training ones, so they count as seen
-        "seeds_seen": {look: [FIRST_SEED, FIRST_SEED + count + HELD_OUT - 1] for look, count in most.items() if count},
+        "seeds_trained_on": {look: [FIRST_SEED, FIRST_SEED + count - 1] for look, count in most.items() if count},
+        "seeds_of_the_temperature": {look: [HELD_OUT_SEEDS.start, HELD_OUT_SEEDS.stop - 1] for look in SEEN},
+        "version_of_the_streets": VERSION,
         "trainings": done,
         "parameters": sum(p.numel() for p in tower.parameters()),
         "temperature": temperature,

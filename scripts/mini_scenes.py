@@ -26,9 +26,11 @@ class Scenes:
         return len(self.images)
 
 
-def read_scenes(folder: Path, split: str, count: int) -> Scenes:
-    """The first `count` scenes of a drawn domain, from the folder that `write_split` answered."""
-    images = sorted(folder.glob(f"leftImg8bit/{split}/*/*_leftImg8bit.png"))[:count]
+def read_scenes(folder: Path, split: str, first: int, count: int) -> Scenes:
+    """The scenes first, ..., first + count - 1 of a drawn domain, from the folder that `write_split` answered."""
+    files = sorted(folder.glob(f"leftImg8bit/{split}/*/*_leftImg8bit.png"))
+    images = [path for path in files if first <= int(path.name.split("_")[1]) < first + count]
+    assert len(images) == count, f"{folder} lacks scenes of {split} from seed {first}"
     labels = [
         folder / "gtFine" / split / path.parent.name / path.name.replace("leftImg8bit", "gtFine_labelTrainIds")
         for path in images

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import pytest
 import torch
@@ -21,7 +21,14 @@ from dgss.methods.tqdm import TqdmSettings
 from dgss.towers.base import FrozenCopy
 from tests.parts.tiny import tiny_towers
 
-UNION = get_args(get_args(MethodSettings)[0]) or (get_args(MethodSettings)[0],)
+
+class TqdmWithPrior(TqdmSettings):
+    """tqdm as the small recipes have it."""
+
+    mask_prior: Literal["none", "score_map"] = "score_map"
+
+
+UNION = (*get_args(get_args(MethodSettings)[0]), TqdmWithPrior)
 SMALL = {
     "width": 16,
     "heads": 2,
@@ -93,7 +100,7 @@ def total(terms: dict[str, Tensor]) -> Tensor:
 
 
 def method_name(settings: type[Any]) -> str:
-    return str(settings.model_fields["name"].default)
+    return str(settings.model_fields["name"].default) + ("-with-prior" if settings is TqdmWithPrior else "")
 
 
 def shake(method: Method) -> None:
@@ -313,6 +320,8 @@ def permute_rows(state: dict[str, Tensor], order: Tensor, classes: int) -> dict[
     for name, value in state.items():
         if name.startswith("tower.") or value.ndim == 0:
             changed[name] = value
+        elif value.shape == (classes, classes + 1):  # a class a row, and a class or "no object" a column
+            changed[name] = value[order][:, with_none]
         elif value.shape[0] == classes:
             changed[name] = value[order]
         elif value.shape[0] == classes + 1:

@@ -285,15 +285,16 @@ def test_the_shipped_tower_scores_as_its_card_says(image: MiniImageTower, text: 
 
 
 def test_no_scored_scene_and_no_target_look_was_in_the_pre_training() -> None:
-    seen = shipped_table()["image"]["seeds_seen"]
-    assert set(seen) == {"rand", "game"}
+    card = shipped_table()["image"]
     most = DrawnSettings.model_json_schema()["properties"]["score_images"]["maximum"]
     assert most == DrawnSettings.model_json_schema()["properties"]["train_images"]["maximum"]
-    for first, last in seen.values():
-        for begin in SPLITS.values():
-            assert last < begin or first >= begin + most
-    for training in shipped_table()["image"]["trainings"]:
-        assert all(training["plan"][look] <= last - first + 1 for look, (first, last) in seen.items())
+    for seeds in (card["seeds_trained_on"], card["seeds_of_the_temperature"]):
+        assert set(seeds) == {"rand", "game"}
+        for first, last in seeds.values():
+            assert all(last < begin or first >= begin + most for begin in SPLITS.values())
+    for look, (first, last) in card["seeds_trained_on"].items():
+        assert max(training["plan"][look] for training in card["trainings"]) == last - first + 1
+        assert last < card["seeds_of_the_temperature"][look][0]
 
 
 def test_shipped_files_are_small_and_the_card_is_theirs() -> None:

@@ -7,7 +7,8 @@ k the cell's class, K_j the mean of x over all cells of class j, and P the set o
     clarity of m = mean over labelled cells of ( cos(x, K_k) - mean over j in P, j != k, of cos(x, K_j) )
 
 It lies between -2 and 2: near 0 where the labels say nothing about the pixels, 1 where every class is one direction at
-right angles to the others, 2 for two classes in opposite directions.
+right angles to the others, 2 for two classes in opposite directions. A cell is part of its own class's mean, so a class
+of few cells seems a little clearer than it is.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ from dgss.labels import IGNORE
 def layer_maps(method: Method, images: Tensor) -> tuple[Tensor, ...]:
     """The pixel decoder's maps x_0 ... x_M at its finest encoded stride, 8: (B, D, H/8, W/8) each, no gradient.
 
-    images: (B, 3, H, W) float in [0, 1], RGB. x_0 goes into the first layer, x_m comes out of layer m; a norm behind
-    the last layer is left out, since not every decoder has one. Raises `RecipeError` for a method
-    without a pixel decoder.
+    method: in eval mode. images: (B, 3, H, W) float in [0, 1], RGB. x_0 goes into the first layer, x_m comes out of
+    layer m; a norm behind the last layer is left out, since not every decoder has one. Raises `RecipeError` for a
+    method without a pixel decoder.
     """
     decoder = getattr(method, "pixel_decoder", None)
     if not isinstance(decoder, PixelDecoder):
