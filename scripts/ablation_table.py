@@ -184,15 +184,21 @@ def write(page: Path, scores: Scores, faults: Mapping[Run, str], machine: str, o
         text = page.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise DgssError(f"{page} cannot be read ({error}); name the page with --page") from error
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
+    shown = "![Mean of targets and source, a dot a seed; lines: full tqdm](images/ablations.png)"
+    body = "\n\n".join((heading(scores, machine, overrides), table(scores, faults), shown))
+    new = put_between(text, BEGIN, END, f"\n{body}\n")
+    if new is None:
         raise DgssError(f"{page} lacks the lines {BEGIN} and {END}, between which the table stands; add them")
     with atomic_path(page.parent / "images" / "ablations.png") as temporary:
         picture(scores).save(temporary, format="PNG", optimize=True)
-    shown = "![Mean of targets and source, a dot a seed; lines: full tqdm](images/ablations.png)"
-    parts = (before + BEGIN, heading(scores, machine, overrides), table(scores, faults), shown, END + after)
-    write_text(page, "\n\n".join(parts))
+    write_text(page, new)
+
+
+def put_between(text: str, begin: str, end: str, body: str) -> str | None:
+    """`text` with all between two markers replaced; None where they are not there, in this order."""
+    head, opened, rest = text.partition(begin)
+    _, closed, tail = rest.partition(end)
+    return f"{head}{begin}\n{body}\n{end}{tail}" if opened and closed else None
 
 
 INK, FAINT, GRID, BLUE, PALE = (30, 34, 38), (110, 116, 122), (226, 229, 232), (31, 99, 176), (196, 164, 118)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import dgss
+from ablation_table import put_between
 from dgss.analysis.clarity import Clarity, layer_maps
 from dgss.analysis.similarity import query_masks, similarity
 from dgss.api.datasets import Data
@@ -228,13 +229,6 @@ above; IoU: of the mask above one half, over the {SCENES} scenes of the domain; 
 
 
 # the page
-
-
-def put_between(text: str, begin: str, end: str, body: str) -> str | None:
-    """`text` with all between two markers replaced; None where they are not there, in this order."""
-    head, opened, rest = text.partition(begin)
-    _, closed, tail = rest.partition(end)
-    return f"{head}{begin}\n{body}\n{end}{tail}" if opened and closed else None
 
 
 def write_page(docs: Path, body: str) -> Path:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -184,7 +184,7 @@ def setting(text: str) -> tuple[str, float | bool]:
         raise argparse.ArgumentTypeError(f"{value!r} is no {kinds[key].__name__} for {key}") from None
 
 
-def arguments() -> argparse.Namespace:
+def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     start = parser.add_mutually_exclusive_group()
@@ -202,7 +202,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--camvid", type=Path, help="folder of CamVid frames, only to score on")
     parser.add_argument("--work", type=Path, default=cache_folder() / "image-tower", help="scenes and checkpoints")
     parser.add_argument("--scenes", type=Path, help="folder of the scenes, if they are not below --work")
-    return parser.parse_args()
+    given = parser.parse_args(words)
+    if given.ship and dict(given.set).get("text") == 0:
+        parser.error("--ship writes a tower that is read by text, so not with --set text=0")
+    if given.again and (given.set or given.steps):
+        parser.error("--again runs the plans of the card as they are, so not with --set or --steps")
+    return given
 
 
 def main() -> None:
@@ -226,9 +231,9 @@ def main() -> None:
         tower = run.mean.tower
         round_to_half(tower)
         done = [*done, {"plan": asdict(run.plan), "cpu_seconds": round(run.seconds)}]
-    tell(run, done, queries, args)
+    scores = tell(run, done, queries, args)
     if args.ship:
-        ship(run, done, queries, args)
+        ship(run, done, queries, scores["text"], args)
 
 
 def pretrain(
@@ -261,23 +266,25 @@ def counts(sizes: argparse.Namespace | Plan) -> list[tuple[str, int]]:
     return [(look, count) for look, count in zip(SEEN, (sizes.rand, sizes.game), strict=True) if count]
 
 
-def tell(run: Run, done: list[Any], queries: Tensor, args: argparse.Namespace) -> None:
-    """Prints what the plan gave: scores by text and by the free classifier, where each was trained."""
+def tell(run: Run, done: list[Any], queries: Tensor, args: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Prints what the plan gave; answers the scores by "text" and by the free "classifier", where each was trained."""
     ways = {"text": by_text(run.mean.tower, queries)} if run.plan.text else {}
     ways |= {"classifier": by_classifier(run.mean)} if run.plan.auxiliary else {}
+    seconds = sum(each["cpu_seconds"] for each in done)
+    scores = {}
     for name, predict in ways.items():
-        scores = score(predict, args.work / "scoring", args.camvid, args.workers)["miou"]
-        seconds = sum(each["cpu_seconds"] for each in done)
-        print(json.dumps({"read_by": name, "cpu_seconds": seconds, **scores}), flush=True)
+        scores[name] = score(predict, args.work / "scoring", args.camvid, args.workers)
+        print(json.dumps({"read_by": name, "cpu_seconds": seconds, **scores[name]["miou"]}), flush=True)
+    return scores
 
 
-def ship(run: Run, done: list[Any], queries: Tensor, args: argparse.Namespace) -> None:
-    """Scores the averaged tower as it will be shipped (half precision) and writes it with its card."""
+def ship(
+    run: Run, done: list[Any], queries: Tensor, scores: dict[str, dict[str, Any]], args: argparse.Namespace
+) -> None:
+    """Writes the averaged tower (half precision) and its card; scores: by text."""
     tower = run.mean.tower
-    predict = by_text(tower, queries)
     held_out = [draw(look, HELD_OUT_SEEDS.start, len(HELD_OUT_SEEDS), args.work / "held-out", 0) for look in SEEN]
-    temperature = fit_temperature(predict, join(held_out))
-    scores = score(predict, args.work / "scoring", args.camvid, args.workers)
+    temperature = fit_temperature(by_text(tower, queries), join(held_out))
     most = {look: max(each["plan"][look] for each in done) for look in SEEN}
     facts = {
         "made": "EfficientNet-Lite0 from ImageNet, top-down path and projection from random numbers, pre-trained on "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from copy import deepcopy
@@ -45,7 +46,7 @@ class Plan:
 class Student(nn.Module):
     """The tower under training with what only training needs: the learned scale and a free linear classifier.
 
-    The classifier on the same cells is an auxiliary: fixed sentences are learned more slowly than free weights.
+    The classifier on the same cells is an auxiliary loss, which no use of the tower reads.
     """
 
     def __init__(self, tower: MiniImageTower, unit_norm: bool = False) -> None:
@@ -119,6 +120,14 @@ def rate(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / 50) * 0.5 * (1.0 + math.cos(math.pi * step / steps))
 
 
+def fingerprint(module: nn.Module) -> str:
+    """Hash of all weights and buffers, in their order."""
+    digest = hashlib.sha256()
+    for value in module.state_dict().values():
+        digest.update(value.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 class Run:
     """A pre-training with its checkpoint: student, running mean of its weights, optimizer, step."""
 
@@ -128,6 +137,7 @@ class Run:
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.mean = deepcopy(student).eval().requires_grad_(False)
         self.step, self.seconds = 0, 0.0
+        self.start = fingerprint(student)
         if path and path.is_file():
             self._load(path)
 
@@ -170,6 +180,7 @@ class Run:
     def _save(self, path: Path) -> None:
         state = {
             "plan": asdict(self.plan),
+            "start": self.start,
             "student": self.student.state_dict(),
             "mean": self.mean.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -183,6 +194,8 @@ class Run:
         state = torch.load(path, weights_only=True)
         if state["plan"] != asdict(self.plan):
             raise SystemExit(f"{path} belongs to another plan ({state['plan']}); name another --work or delete it")
+        if state.get("start") != self.start:  # `--go-on` once more after `--ship` would count the same steps twice
+            raise SystemExit(f"{path} started from other weights; name another --work or delete it")
         self.student.load_state_dict(state["student"])
         self.mean.load_state_dict(state["mean"])
         self.optimizer.load_state_dict(state["optimizer"])

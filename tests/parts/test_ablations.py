@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,10 +27,9 @@ PAGE = "before\n\n<!-- table -->\nold\n<!-- /table -->\n\nafter\n"
 
 
 @pytest.fixture
-def making(monkeypatch: pytest.MonkeyPatch) -> Any:
+def making(script: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch) -> Any:
     """scripts/ablations.py, with a table of three rows."""
-    monkeypatch.syspath_prepend(ROOT / "scripts")
-    module, table = importlib.import_module("ablations"), importlib.import_module("ablation_table")
+    module, table = script("ablations"), script("ablation_table")
     for name in [name for name in table.ROWS if name not in (FULL, PRIOR, SCRATCH)]:
         monkeypatch.delitem(table.ROWS, name)
     return module
@@ -43,8 +41,8 @@ def tables(making: Any) -> Any:
     return sys.modules["ablation_table"]
 
 
-def test_every_row_is_a_recipe_and_every_variant_a_row() -> None:
-    names = importlib.import_module("scripts.ablation_table").ROWS
+def test_every_row_is_a_recipe_and_every_variant_a_row(script: Callable[[str], ModuleType]) -> None:
+    names = script("ablation_table").ROWS
     assert set(names) == set(preset_names()) - {"tqdm-mini-camvid"} and next(iter(names)) == FULL
 
 

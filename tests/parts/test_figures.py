@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -13,19 +13,15 @@ from PIL import Image
 
 from dgss.errors import DataError
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+@pytest.fixture
+def figures(script: Callable[[str], ModuleType]) -> ModuleType:
+    return script("make_figures")
 
 
 @pytest.fixture
-def figures(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    return importlib.import_module("make_figures")
-
-
-@pytest.fixture
-def pictures(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    return importlib.import_module("figure_pictures")
+def pictures(script: Callable[[str], ModuleType]) -> ModuleType:
+    return script("figure_pictures")
 
 
 def test_the_scene_with_most_of_a_class_is_shown(figures: ModuleType) -> None:
