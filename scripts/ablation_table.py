@@ -180,25 +180,25 @@ def write(page: Path, scores: Scores, faults: Mapping[Run, str], machine: str, o
     if not scores:
         reasons = "".join(f"; {run}: {reason}" for run, reason in list(faults.items())[:1])
         raise DgssError(f"no run is finished, so {page} stays as it is{reasons}")
+    shown = "![Mean of targets and source, a dot a seed; lines: full tqdm](images/ablations.png)"
+    body = "\n\n".join((heading(scores, machine, overrides), table(scores, faults), shown))
+    text = with_between(page, BEGIN, END, f"\n{body}\n")
+    with atomic_path(page.parent / "images" / "ablations.png") as temporary:
+        picture(scores).save(temporary, format="PNG", optimize=True)
+    write_text(page, text)
+
+
+def with_between(page: Path, begin: str, end: str, body: str) -> str:
+    """The text of a page with all between two marks replaced. Raises `DgssError` where page or marks are missing."""
     try:
         text = page.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise DgssError(f"{page} cannot be read ({error}); name the page with --page") from error
-    shown = "![Mean of targets and source, a dot a seed; lines: full tqdm](images/ablations.png)"
-    body = "\n\n".join((heading(scores, machine, overrides), table(scores, faults), shown))
-    new = put_between(text, BEGIN, END, f"\n{body}\n")
-    if new is None:
-        raise DgssError(f"{page} lacks the lines {BEGIN} and {END}, between which the table stands; add them")
-    with atomic_path(page.parent / "images" / "ablations.png") as temporary:
-        picture(scores).save(temporary, format="PNG", optimize=True)
-    write_text(page, new)
-
-
-def put_between(text: str, begin: str, end: str, body: str) -> str | None:
-    """`text` with all between two markers replaced; None where they are not there, in this order."""
+        raise DgssError(f"{page} cannot be read: {error}") from error
     head, opened, rest = text.partition(begin)
     _, closed, tail = rest.partition(end)
-    return f"{head}{begin}\n{body}\n{end}{tail}" if opened and closed else None
+    if not opened or not closed:
+        raise DgssError(f"{page} lacks the lines {begin} and {end}, between which this is written; add them")
+    return f"{head}{begin}\n{body}\n{end}{tail}"
 
 
 INK, FAINT, GRID, BLUE, PALE = (30, 34, 38), (110, 116, 122), (226, 229, 232), (31, 99, 176), (196, 164, 118)

@@ -1,7 +1,7 @@
 """Makes the figures of the ablations from trained runs: `python scripts/make_figures.py --runs runs/ablations`.
 
 clarity.png: pixel semantic clarity by layer, with and without text-to-pixel attention; its table and the captions of
-all three go into docs/ablations.md between `<!-- clarity -->` and `<!-- /clarity -->`, or else into docs/clarity.md.
+all three go into docs/ablations.md between `<!-- clarity -->` and `<!-- /clarity -->`.
 car.png: how similar every pixel is to the word, over all domains, by the shipped model. queries.png: the mask of one
 text query beside one random query. The last two are also made for other classes (`--class-name`).
 """
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import dgss
-from ablation_table import put_between
+from ablation_table import with_between
 from dgss.analysis.clarity import Clarity, layer_maps
 from dgss.analysis.similarity import query_masks, similarity
 from dgss.api.datasets import Data
@@ -203,10 +203,8 @@ def queries_section(runs: Path, domains: Sequence[Domain], name: str, number: in
     """Draws image, mask of the text query, mask of the random query, a row a domain."""
     text, random = folders = [seeds_of(runs, recipe)[0] for recipe in QUERY_RUNS.values()]
     models = {words: dgss.load_model(run, device="cpu") for words, run in zip(QUERY_RUNS, folders, strict=True)}
-    rows, scores = (
-        [],
-        {words: [mask_iou(model, domain, number) for domain in domains] for words, model in models.items()},
-    )
+    rows = []
+    scores = {words: [mask_iou(model, domain, number) for domain in domains] for words, model in models.items()}
     for place, domain in enumerate(domains):
         image, picture, labels = domain.scene(best_scene(domain.labels, number))
         truth: Mask = (labels == number).numpy()
@@ -228,19 +226,6 @@ above; IoU: of the mask above one half, over the {SCENES} scenes of the domain; 
 """
 
 
-# the page
-
-
-def write_page(docs: Path, body: str) -> Path:
-    """Puts the sections into ablations.md between its markers, else into a page of their own; answers which."""
-    page = docs / "ablations.md"
-    text = put_between(page.read_text(encoding="utf-8"), BEGIN, END, body) if page.is_file() else None
-    if text is None:
-        page, text = docs / "clarity.md", f"# Clarity, similarity, queries\n\n{body}"
-    write_text(page, text)
-    return page
-
-
 def main() -> None:
     """Makes the figures; for another class than car only its two pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -256,9 +241,9 @@ def main() -> None:
 
 def make(runs: Path, docs: Path, name: str) -> None:
     """Draws everything; the page is written last."""
-    found = [
-        seeds_of(runs, recipe) for recipe in (*CLARITY_RUNS.values(), *QUERY_RUNS.values())
-    ]  # all, before any work
+    page = docs / "ablations.md"
+    with_between(page, BEGIN, END, "")  # refused before any work
+    found = [seeds_of(runs, recipe) for recipe in (*CLARITY_RUNS.values(), *QUERY_RUNS.values())]  # before any work
     model = dgss.load_model(found[0][0], device="cpu")
     if name not in model.labels.names:
         raise DataError(f"no class is called {name!r}: {nearest(name, model.labels.names)}")
@@ -272,7 +257,8 @@ def make(runs: Path, docs: Path, name: str) -> None:
     body = "\n".join(sections)
     print(body)
     if usual:
-        print(f"written into {write_page(docs, body)}")
+        write_text(page, with_between(page, BEGIN, END, body))
+        print(f"written into {page}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dgss.errors import DataError
+from dgss.errors import DataError, DgssError
 
 
 @pytest.fixture
@@ -53,16 +53,19 @@ def test_the_table_says_means_and_spreads(figures: ModuleType) -> None:
     assert mixed[2] == "| game | 0.600 ± 0.100 | 0.350 ± 0.100 | 0.500 | 0.250 |"
 
 
-def test_the_page_keeps_what_others_wrote(figures: ModuleType, tmp_path: Path) -> None:
-    page = tmp_path / "ablations.md"
-    before, after = "# Ablations\n\n", "\n\nmore\n"
-    page.write_text(f"{before}{figures.BEGIN}\nold\n{figures.END}{after}", encoding="utf-8")
-    for body in ("new", "newer"):
-        assert figures.write_page(tmp_path, body) == page
-        assert page.read_text(encoding="utf-8") == f"{before}{figures.BEGIN}\n{body}\n{figures.END}{after}"
-    page.write_text(f"{figures.END} the wrong way round {figures.BEGIN}", encoding="utf-8")
-    assert figures.write_page(tmp_path, "new") == tmp_path / "clarity.md"
-    assert page.read_text(encoding="utf-8").startswith(figures.END)
+def test_a_page_keeps_what_others_wrote(script: Callable[[str], ModuleType], tmp_path: Path) -> None:
+    table, page = script("ablation_table"), tmp_path / "ablations.md"
+    page.write_text("before\n<!-- a -->\nold\n<!-- /a -->\nafter\n", encoding="utf-8")
+    new = table.with_between(page, "<!-- a -->", "<!-- /a -->", "new")
+    assert new == "before\n<!-- a -->\nnew\n<!-- /a -->\nafter\n"
+    page.write_text("<!-- /a --> the wrong way round <!-- a -->", encoding="utf-8")
+    with pytest.raises(DgssError, match="lacks the lines"):
+        table.with_between(page, "<!-- a -->", "<!-- /a -->", "new")
+
+
+def test_figures_without_a_page_are_refused_before_any_work(figures: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(DgssError, match=r"ablations\.md cannot be read"):
+        figures.make(tmp_path / "no runs", tmp_path, "car")
 
 
 def test_numbers_are_rounded_wherever_they_stand(figures: ModuleType) -> None:
