@@ -1,8 +1,4 @@
-"""tqdm from the taps of the towers to one optimizer step, against the reference program.
-
-The towers' answers are the recorded ones; everything behind them is ours, with weights from the reference's keys.
-Left to the towers' own tests: `reg.visual.loss` (the frozen tower's embedding), gradients of the towers and contexts.
-"""
+"""tqdm from the image to one optimizer step, against the reference program, with weights from the reference's keys."""
 
 from __future__ import annotations
 
@@ -20,14 +16,13 @@ from dgss.losses import mask_losses as losses_module
 from dgss.losses.mask_losses import MaskLossSettings, mask_losses
 from dgss.losses.matching import fixed, mask_targets
 from dgss.methods.tqdm import Tqdm, TqdmPrediction, TqdmSettings
+from dgss.towers.clip import ClipText, image_trunk, text_transformer, tokenizer
 from dgss.towers.text import ContextDecoderSettings
+from dgss.towers.vision import PlainViT, Resize
 from dgss.weights.reference import TQDM
-from tests.goldens.replay import RecordedDraws, RecordedText, RecordedTower, by_row, space, tensor
+from tests.goldens.replay import RecordedDraws, by_row, space, tensor
 
 pytestmark = pytest.mark.golden("tqdm-clip", "tqdm-eva")
-
-TOWERS = ("backbone", "text_encoder", "reg_E0", "contexts")
-"""Modules whose gradients run through towers that are played back here."""
 
 
 def settings_of(golden: Golden) -> TqdmSettings:
@@ -63,22 +58,68 @@ def settings_of(golden: Golden) -> TqdmSettings:
             oversample=train["oversample_ratio"],
             importance=train["importance_sample_ratio"],
         ),
-        vision_weight=0.0,
         pixel_mean="all",
     )
 
 
+def towers_of(golden: Golden) -> Towers:
+    """The pair of towers of a golden's configuration, at its tiny size, with random weights."""
+    given = golden.config.get("eva_clip")
+    make = eva_pair if given else clip_pair
+    config, size, taps, length, changes = make(golden)
+    resize: Resize = "bicubic" if given else "bilinear"
+    trunk = image_trunk(config, size, **changes)
+    image = PlainViT(trunk, (0.0,) * 3, (1.0,) * 3, taps, resize, not given, config["embed_dim"])
+    return Towers(image, ClipText(text_transformer(config), tokenizer(), length))
+
+
+Pair = tuple[dict[str, Any], int, list[int], int, dict[str, Any]]
+"""Configuration in open_clip's form, side in pixels, taps, text length, changes of timm's model."""
+
+
+def clip_pair(golden: Golden) -> Pair:
+    image, text = golden.config["backbone"], golden.config["text_encoder"]
+    vision = {key: image[key] for key in ("width", "layers", "patch_size")}
+    vision["head_width"] = image["width"] // image["heads"]
+    config = {
+        "embed_dim": text["embed_dim"],
+        "quick_gelu": True,
+        "vision_cfg": vision,
+        "text_cfg": {key: text[f"transformer_{key}"] for key in ("width", "heads", "layers")},
+    }
+    return config, image["input_resolution"], image["out_indices"], text["context_length"], {}
+
+
+def eva_pair(golden: Golden) -> Pair:
+    given, tower = golden.config["eva_clip"], golden.meta["extra"]["tower_config"]
+    vision, text = tower["vision_cfg"], tower["text_cfg"]
+    config = {
+        "embed_dim": tower["embed_dim"],
+        "vision_cfg": {
+            "timm_model_name": "eva02_large_patch14_clip_336",
+            "timm_pool": "token",
+        },
+        "text_cfg": {key: text[key] for key in ("width", "heads", "layers")},
+    }
+    changes = {
+        "patch_size": vision["patch_size"],
+        "embed_dim": vision["width"],
+        "depth": vision["layers"],
+        "num_heads": vision["width"] // vision["head_width"],
+        "mlp_ratio": vision["mlp_ratio"],
+    }
+    return config, given["image_size"], given["out_indices"], given["context_length"], changes
+
+
 def build(golden: Golden) -> Tqdm:
-    taps = [tensor(golden, f"tap{i}") for i in range(4)]
-    pooled = tensor(golden, "global_embedding")[:, 0]
-    image = RecordedTower(taps, pooled, tensor(golden, "visual_embedding"))
-    token_width = golden.meta["models"]["model"]["state_dict"]["contexts"][2]
-    fixed_text = tensor(golden, "text_frozen")
-    text = RecordedText(tensor(golden, "text_raw").view_as(fixed_text), fixed_text, token_width)
     labels = space(golden.meta["extra"]["class_names"])
-    model = settings_of(golden).build(Towers(image, text), labels, torch.Generator())
+    model = settings_of(golden).build(towers_of(golden), labels, torch.Generator())
     state = {key: torch.from_numpy(np.array(value)) for key, value in golden.state_dict().items()}
     model.load_state_dict(TQDM.translate(state), strict=True)
+    copy = {key.replace("reg_E0.", "backbone."): value for key, value in state.items() if key.startswith("reg_E0.")}
+    assert model.teacher is not None
+    frozen = {key.removeprefix("tower."): value for key, value in TQDM.translate(copy).items()}
+    model.teacher.tower.load_state_dict(frozen, strict=True)
     return model
 
 
@@ -119,9 +160,19 @@ def stages(golden: Golden) -> dict[str, Tensor]:
     memory: list[Any] = []
     model.pixel_decoder.register_forward_hook(lambda *answer: memory.append(answer[2]))
     images = batch_of(golden).images
+    taps: list[Tensor] = []
+    model.tower.pyramid.register_forward_pre_hook(lambda _, inputs: taps.extend(inputs[0]))
     with torch.no_grad():
         prediction = model(images)
+        assert model.prompts is not None
+        found |= {
+            "text_raw": model.prompts().view(golden.array("text_raw").shape),
+            "text_frozen": model.fixed_prompts(),
+        }
         low, full = (prediction.scores(size) for size in (prediction.mask_logits[-1].shape[2:], images.shape[2:]))
+    features = prediction.features
+    found |= {"global_embedding": features.pooled[:, None], "visual_embedding": features.dense}
+    found |= {f"tap{i}": tap for i, tap in enumerate(taps)}
     found |= {f"pyramid{i}": level for i, level in enumerate(prediction.features.levels)}
     found |= {f"pd_out{i}": m for i, m in enumerate(memory[0].memories)} | {"mask_features": memory[0].mask_features}
     found |= {f"cls{i}": logits for i, logits in enumerate(prediction.class_logits)}
@@ -134,7 +185,7 @@ def stages(golden: Golden) -> dict[str, Tensor]:
 
 
 def test_every_stage_meets_the_reference(golden: Golden, stages: dict[str, Tensor]) -> None:
-    later = ("loss_values", "bn_", "grad", "step", "tap", "global_", "visual_", "text_raw", "text_frozen")
+    later = ("loss_values", "bn_", "grad", "step")
     names = [name for name in golden.names() if not name.startswith(later)]
     assert len(names) > 20
     for name in names:
@@ -169,6 +220,7 @@ def per_layer(golden: Golden, model: Tqdm, prediction: TqdmPrediction, batch: Ba
         found = {
             "reg.textual.loss": float(model.language_loss(prediction.text)),
             "scr_map.loss_seg": float(model.pixel_loss(prediction.score_map, batch.labels)),
+            "reg.visual.loss": float(model.vision_loss(prediction, batch)),
         }
     for i, layer in enumerate(terms):
         prefix = "decode." if i == len(terms) - 1 else f"decode.d{i}."
@@ -178,7 +230,7 @@ def per_layer(golden: Golden, model: Tqdm, prediction: TqdmPrediction, batch: Ba
 
 
 def checked(golden: Golden, name: str, rows: list[str], found: dict[str, float]) -> None:
-    """Compares the rows that were computed; the golden's own value stands for those left to the towers."""
+    """Compares the rows that were computed; the golden's own value stands for what is no part of the model."""
     want = golden.array(name)
     values = [found.get(row, want[i]) for i, row in enumerate(rows)]
     golden.check(name, np.asarray(values))
@@ -187,9 +239,8 @@ def checked(golden: Golden, name: str, rows: list[str], found: dict[str, float])
 def test_losses_meet_the_reference(golden: Golden, trained: Any) -> None:
     _, found, _, own = trained
     rows = golden.meta["extra"]["loss_names"]
-    assert set(rows) - set(found) == {"reg.visual.loss", "scr_map.acc_seg", "loss"}
-    visual = golden.meta["extra"]["losses"]["reg.visual.loss"]
-    checked(golden, "loss_values", rows, found | {"loss": sum(own.values()) + visual})
+    assert set(rows) - set(found) == {"scr_map.acc_seg", "loss"}
+    checked(golden, "loss_values", rows, found | {"loss": sum(own.values())})
 
 
 def test_points_meet_the_reference(golden: Golden, trained: Any) -> None:
@@ -206,37 +257,37 @@ def test_running_statistics_meet_the_reference(golden: Golden, trained: Any) -> 
 
 
 def ours_by_theirs(golden: Golden, model: Tqdm) -> dict[str, nn.Parameter]:
-    """Our parameters that do not need a tower, under the reference's names."""
+    """Our parameters under the reference's names."""
     named = dict(model.named_parameters())
-    keys = golden.meta["models"]["model"]["state_dict"]
-    pairs = {key: TQDM.name(key) for key in keys if key != "contexts"}
+    pairs = {key: TQDM.name(key) for key in golden.meta["models"]["model"]["state_dict"]}
     return {key: named[name] for key, name in pairs.items() if name in named}
+
+
+def in_their_shape(key: str, value: Tensor, like: np.ndarray) -> np.ndarray:
+    """A value of ours under their key as they store it: CLIP's projection is the transpose of a linear layer's."""
+    return (value.T if key == "backbone.proj" else value).detach().numpy().reshape(like.shape)
 
 
 def test_gradients_meet_the_reference(golden: Golden, trained: Any) -> None:
     parameters = ours_by_theirs(golden, trained[0])
     gradients = {key: p.grad for key, p in parameters.items() if p.grad is not None}
-    compared = [name for name in golden.names("grad:") if name != "grad:contexts"]
+    compared = golden.names("grad:")
     assert compared
     for name in compared:
-        golden.check(name, gradients[name.removeprefix("grad:")].numpy())
+        key = name.removeprefix("grad:")
+        golden.check(name, in_their_shape(key, gradients[key], golden.array(name)))
     norms = {key: float(gradient.double().norm()) for key, gradient in gradients.items()}
     rows = golden.meta["extra"]["grad_norm_param_names"]
-    assert {row for row in rows if row not in norms} == {row for row in rows if left_out(row)}
+    want = golden.array("grad_norm_param_values")
+    assert {row for row in rows if row not in norms} == {row for i, row in enumerate(rows) if want[i] < 0}
     checked(golden, "grad_norm_param_values", rows, norms)
     modules = golden.meta["extra"]["grad_norm_module_names"]
-    sums = {module: norm_of(gradients, module) for module in modules if module not in TOWERS}
-    assert len(sums) == len(modules) - len(TOWERS)
-    checked(golden, "grad_norm_module_values", modules, sums)
-
-
-def left_out(key: str) -> bool:
-    return key.startswith(TOWERS) and not key.startswith("backbone.fpn")
+    checked(golden, "grad_norm_module_values", modules, {module: norm_of(gradients, module) for module in modules})
 
 
 def norm_of(gradients: dict[str, Tensor], module: str) -> float:
     inside = [g for key, g in gradients.items() if key == module or key.startswith(f"{module}.")]
-    return float(torch.stack([g.double().square().sum() for g in inside]).sum().sqrt())
+    return float(sum(g.double().square().sum() for g in inside) ** 0.5)
 
 
 def test_one_optimizer_step_meets_the_reference(golden: Golden, trained: Any) -> None:
@@ -252,10 +303,11 @@ def test_one_optimizer_step_meets_the_reference(golden: Golden, trained: Any) ->
         for group in model.parameter_groups()
     ]
     torch.optim.AdamW(groups, betas=tuple(step["betas"]), eps=step["eps"]).step()
-    names = [name for name in golden.names("step:") if not left_out(name.removeprefix("step:"))]
+    names = golden.names("step:")
     assert names
     for name in names:
-        golden.check(name, parameters[name.removeprefix("step:")].detach().numpy())
+        key = name.removeprefix("step:")
+        golden.check(name, in_their_shape(key, parameters[key], golden.array(name)))
     rows, want = golden.meta["extra"]["step_names"], golden.array("step_checksums").copy()
     for i, key in enumerate(rows):
         if key in parameters:
@@ -276,7 +328,7 @@ def test_rates_and_decays_are_the_published_ones(golden: Golden) -> None:
         # the Cityscapes recipe alone spares the embeddings
         model.settings = model.settings.model_copy(update={"embedding_decay": not name.endswith("city")})
         ours = rates(model, *values["contexts"][:2])
-        theirs = {key: row[:2] for key, row in values.items() if not left_out(key) or key == "contexts"}
+        theirs = {key: row[:2] for key, row in values.items() if row[2] and not key.startswith("reg_E0")}
         assert {TQDM.name(key) for key in theirs} == set(ours), "each of our parameters has its row"
         for key, row in theirs.items():
             assert ours[str(TQDM.name(key))] == pytest.approx(row, rel=1e-6), f"{name}: {key}"

@@ -1,44 +1,12 @@
 """The names that published checkpoints give to what is ours: one table a method.
 
 The goldens read the reference programs' weights with it and so prove our parts against theirs; no command uses it yet.
-A table is a list of rules (pattern of their key, our key); the first pattern that fits a whole key wins. Shapes and
-values are the same on both sides.
+Of the parts that are ours shapes and values are the same on both sides; the towers have tables in `towers/keys.py`.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-
-from torch import Tensor
-
-from dgss.errors import WeightsError
-
-Rules = tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True)
-class KeyMap:
-    """rules: pattern of their key to our key. left_out: patterns of keys that are not taken over, with the reason."""
-
-    rules: Rules
-    left_out: Mapping[str, str]
-
-    def name(self, key: str) -> str | None:
-        """Our name of their `key`; None where it is left out. Raises `WeightsError` for an unknown one."""
-        for pattern, ours in self.rules:
-            found = re.fullmatch(pattern, key)
-            if found:
-                return found.expand(ours)
-        if any(re.fullmatch(pattern, key) for pattern in self.left_out):
-            return None
-        raise WeightsError(f"the checkpoint holds {key!r}, which this method does not know: choose its own method")
-
-    def translate(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Their state under our names, without what is left out."""
-        named = ((self.name(key), value) for key, value in state.items())
-        return {key: value for key, value in named if key is not None}
+from dgss.towers.keys import CLIP_IMAGE, CLIP_TEXT, EVA_IMAGE, KeyMap, Rules
 
 
 def _attention(theirs: str, ours: str) -> Rules:
@@ -112,6 +80,9 @@ TQDM = KeyMap(
         (rf"{_PIXEL}\.text_pos_embed\.weight", r"pixel_decoder.text_positions"),
         (rf"{_PIXEL}\.encoder\.post_norm\.(.+)", r"pixel_decoder.post_norm.\1"),
         *_PYRAMID,
+        *CLIP_IMAGE.within("backbone.", "tower.").rules,
+        *EVA_IMAGE.within("backbone.", "tower.").rules,
+        *CLIP_TEXT.within("text_encoder.", "text.").rules,
         *_CONTEXT_DECODER,
         *_PIXEL_DECODER,
         *_deformable(rf"{_PIXEL_LAYER[0]}\.attentions\.0", rf"{_PIXEL_LAYER[1]}.deformable"),
@@ -123,10 +94,10 @@ TQDM = KeyMap(
     ),
     left_out={
         r"reg_E0\..+": "the frozen copy of the pretrained image tower: made anew from it",
-        r"(backbone|text_encoder)\..+": "the towers have names of their own",
+        **EVA_IMAGE.within("backbone.", "tower.").left_out,
     },
 )
-"""tqdm, ByeongHyunPak/tqdm @ 75168af: everything but the towers."""
+"""tqdm, ByeongHyunPak/tqdm @ 75168af, on either of its pairs of towers."""
 
 MASK2FORMER = KeyMap(
     rules=(
