@@ -29,7 +29,7 @@ from dgss.errors import DataError, DgssError, nearest
 from dgss.files import write_text
 from dgss.interfaces import Picture
 from dgss.labels import IGNORE
-from dgss.towers.settings import TowerSettings, build_towers
+from dgss.towers.shipped import MiniSettings
 from dgss.training.progress import Progress
 from figure_pictures import Mask, Tile, colour_bar, heat, large, layer_lines, outlined, save, sheet
 
@@ -167,7 +167,7 @@ def rounded(value: object) -> object:
 
 def similarity_section(domains: Sequence[Domain], name: str, number: int, path: Path) -> str:
     """Draws the similarity of every pixel to a class name, by the towers as shipped."""
-    towers = build_towers(TowerSettings())
+    towers = MiniSettings().build()
     towers.image.eval()
     scenes = [domain.scene(best_scene(domain.labels, number)) for domain in domains]
     truths = [(labels == number).numpy() for _, _, labels in scenes]

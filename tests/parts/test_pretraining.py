@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dgss.towers.mini import MiniImageTower
-from dgss.towers.settings import TowerSettings, build_towers
+from dgss.towers.shipped import MiniSettings
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def making(script: Callable[[str], ModuleType]) -> ModuleType:
 
 @pytest.fixture
 def tower() -> MiniImageTower:
-    tower = build_towers(TowerSettings(weights="none", frozen_norm=False), weights=False).image
+    tower = MiniSettings(weights="none", frozen_norm=False).build(weights=False).image
     assert isinstance(tower, MiniImageTower)
     return tower
 

@@ -21,8 +21,8 @@ from dgss.interfaces import Method, Towers
 from dgss.labels import LabelSpace
 from dgss.recipes import library
 from dgss.recipes.faults import fields_of
-from dgss.recipes.schema import Recipe, differences, outline, resolve
-from dgss.towers.settings import TowerSettings, build_towers
+from dgss.recipes.schema import Recipe, differences, resolve
+from dgss.towers.shipped import MiniSettings
 from dgss.towers.text import TowerOutline
 
 NAME = "tqdm-mini-streets"
@@ -223,7 +223,7 @@ def test_all_limits_of_all_settings_have_words_of_ours() -> None:
     for key, field in fields_of(Recipe).items():
         for limit in field.metadata:
             name = type(limit).__name__
-            told = name in ("Ge", "Gt", "Le", "Lt", "SerializeAsAny", "WrapValidator")
+            told = name in ("Ge", "Gt", "Le", "Lt", "SerializeAsAny", "WrapValidator", "Discriminator")
             pattern = getattr(limit, "pattern", None)
             assert told or (field.description if pattern else hasattr(limit, "allow_inf_nan")), f"{key}: {limit}"
 
@@ -389,8 +389,8 @@ def test_a_written_recipe_names_method_and_tower_first(name: str) -> None:
 
 @pytest.mark.parametrize("weights", ["pretrained", "none"])
 def test_what_is_said_of_towers_before_they_are_built_is_true(weights: Literal["pretrained", "none"]) -> None:
-    settings = TowerSettings(weights=weights)
-    said, built = outline(settings), TowerOutline.of(build_towers(settings, weights=False))
+    settings = MiniSettings(weights=weights)
+    said, built = settings.outline, TowerOutline.of(settings.build(weights=False))
     assert (said.temperature, said.drop_path) == (built.temperature, built.drop_path)
     assert said.text is not None and type(said.text) is type(built.text)
 

@@ -9,7 +9,7 @@ from torch.nn.functional import cosine_similarity, interpolate
 from dgss.analysis.similarity import query_masks, similarity
 from dgss.errors import DataError, RecipeError
 from dgss.labels import label_space
-from dgss.towers.settings import TowerSettings, build_towers
+from dgss.towers.shipped import MiniSettings
 from tests.parts.standin import ColourMethod
 from tests.parts.test_clarity import small_tqdm
 from tests.parts.tiny import tiny_batch, tiny_towers
@@ -44,7 +44,7 @@ def test_a_trained_tower_answers_for_itself() -> None:
 
 
 def test_the_shipped_towers_find_phrases_of_any_size() -> None:
-    towers = build_towers(TowerSettings())
+    towers = MiniSettings().build()
     towers.image.eval()
     found = similarity(towers, torch.rand(1, 3, 40, 70, generator=torch.Generator().manual_seed(0)), ["car", "sky"])
     assert found.shape == (1, 2, 40, 70)

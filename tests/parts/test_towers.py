@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dgss.errors import DataError
 from dgss.interfaces import ImageFeatures
 from dgss.towers.base import FrozenCopy, NormalizedTower
-from dgss.towers.settings import Normalize, TowerSettings
+from dgss.towers.shipped import MiniSettings, Normalize
 
 
 class DropPath(nn.Module):
@@ -117,9 +117,9 @@ def test_a_frozen_copy_moves_and_is_copied_with_its_method(images: Tensor) -> No
 
 def test_settings_refuse_what_is_unknown_or_out_of_range() -> None:
     with pytest.raises(ValidationError):
-        TowerSettings(weight="none")
+        MiniSettings(weight="none")
     with pytest.raises(ValidationError):
-        TowerSettings(dense_stride=16)
+        MiniSettings(dense_stride=16)
     with pytest.raises(ValidationError):
         Normalize(mean=(123.0, 116.0, 103.0))
     with pytest.raises(ValidationError):

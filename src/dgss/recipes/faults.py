@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 
 from dgss.methods import MethodSettings
 from dgss.recipes.library import ABSENT, value_at
+from dgss.towers.settings import TowerSettings
 
 Fields = Mapping[str, FieldInfo]
 
@@ -45,11 +46,11 @@ def _explain(fault: ErrorDetails, values: Mapping[str, Any], fields: Fields) -> 
     if kind == "missing" and isinstance(seen, Mapping):  # else an item of a list, which is then of the wrong form
         return [f"{_join(key, fault['loc'][-1])}: is missing"]
     if kind == "extra_forbidden":
-        return [_unknown(key, seen, fields, str(fault["loc"][-1]), _others(str(value_at(values, "method.name"))))]
+        return [_unknown(key, seen, fields, str(fault["loc"][-1]), _others(values))]
     if kind == "invalid_key":
         return [f"{_join(_place(fault['loc'][:-1], values)[0], fault['loc'][-1])}: unknown key; it should be text"]
     if kind.startswith("union_tag"):
-        return [_line(f"{key}.name", value_at(seen, "name"), f"should be one of {', '.join(method_settings())}")]
+        return [_line(f"{key}.name", value_at(seen, "name"), f"should be one of {', '.join(members(key))}")]
     while key and key not in fields:  # an item of a list or table: the whole is shown
         key = key.rpartition(".")[0]
     field, seen = fields.get(key), value_at(values, key)
@@ -72,11 +73,15 @@ def _place(location: Sequence[str | int], values: Any) -> tuple[str, Any]:
     return key, values
 
 
-def _others(method: str) -> dict[str, str]:
-    """The keys that the chosen method has not and another has, with that one's name; none while none is chosen."""
-    methods = {name: fields_of(settings, "method.") for name, settings in method_settings().items()}
-    chosen = methods.get(method)
-    return {key: name for name, keys in methods.items() for key in keys if chosen is not None and key not in chosen}
+def _others(values: Mapping[str, Any]) -> dict[str, str]:
+    """The keys that the chosen method and tower have not and another has, with that one's name."""
+    found: dict[str, str] = {}
+    for group, default in (("method", None), ("tower", "mini")):
+        keys = {name: fields_of(settings, f"{group}.") for name, settings in members(group).items()}
+        name = value_at(values, f"{group}.name")
+        chosen = keys.get(str(default if name is ABSENT else name), {})
+        found |= {key: name for name, its in keys.items() if chosen for key in its if key not in chosen}
+    return found
 
 
 def _unknown(key: str, seen: Any, fields: Fields, own: str, others: Mapping[str, str]) -> str:
@@ -123,10 +128,11 @@ def fields_of(settings: type[BaseModel], prefix: str = "") -> Fields:
     return fields
 
 
-def method_settings() -> dict[str, type[BaseModel]]:
-    """The settings classes of the union of methods, by name."""
-    union = get_args(MethodSettings)[0]
-    return {member.model_fields["name"].default: member for member in get_args(union) or (union,)}
+def members(group: str) -> dict[str, type[BaseModel]]:
+    """The settings classes of the union that stands under `method` or `tower`, by name."""
+    union = get_args({"method": MethodSettings, "tower": TowerSettings}[group])[0]
+    kinds = [kind for member in get_args(union) or (union,) for kind in _kinds(member)]
+    return {kind.model_fields["name"].default: kind for kind in kinds if issubclass(kind, BaseModel)}
 
 
 def truth_for_number(values: Mapping[str, Any], recipe: type[BaseModel]) -> list[str]:

@@ -37,9 +37,10 @@ from dgss.interfaces import Method
 from dgss.labels import LabelSpace, label_space
 from dgss.methods import MethodSettings
 from dgss.recipes import library
-from dgss.recipes.faults import explain, fields_of, method_settings, takes_list, truth_for_number
-from dgss.towers.settings import Normalize, TowerSettings, build_towers, text_outline
-from dgss.towers.text import TowerOutline
+from dgss.recipes.faults import explain, fields_of, members, takes_list, truth_for_number
+from dgss.towers.base import Normalize
+from dgss.towers.settings import TowerSettings
+from dgss.towers.shipped import MiniSettings
 from dgss.training.loop import LoopSettings
 
 SMALLEST_SIDE = 32
@@ -112,7 +113,7 @@ class Recipe(BaseModel):
     targets: tuple[str, ...] = Field(default=(), description="[domain, ...], and [] for none")
     data: Path | dict[str, Path] | None = Field(default=None, description="a folder, {domain: folder, ...} or null")
     drawn: DrawnSettings = DrawnSettings()
-    tower: TowerSettings = TowerSettings()
+    tower: TowerSettings = MiniSettings()
     size: Size = Field(description="[height, width] in pixels, as in [96, 192]")
     normalize: Normalize | None = None
     method: Annotated[SerializeAsAny[MethodSettings], WrapValidator(_keep_objects)]
@@ -160,7 +161,7 @@ class Recipe(BaseModel):
 
     def build(self, trained: bool = False) -> Method:
         """The model. trained: only its shape is wanted; weights will be loaded and no loss computed."""
-        towers = build_towers(self.tower, self.normalize, weights=not trained, seed=self.seed)
+        towers = self.tower.build(self.normalize, weights=not trained, seed=self.seed)
         generator = torch.Generator().manual_seed(self.seed)
         method: Method = self.method.build(towers, self.labels, generator, teacher=not trained)
         return method
@@ -252,12 +253,7 @@ def _domain_faults(names: Iterable[str], source: str | None = None) -> list[str]
 def _misfits(method: Any, tower: TowerSettings, classes: LabelSpace) -> list[str]:
     """What in a method's settings goes neither with the tower nor with the classes; the key to blame comes first."""
     # a method from outside the package may do without
-    return method.misfits(outline(tower), classes) if hasattr(method, "misfits") else []
-
-
-def outline(tower: TowerSettings) -> TowerOutline:
-    """What is known of towers before they are built; no mini tower has drop path."""
-    return TowerOutline(text_outline(), temperature=tower.weights == "pretrained", drop_path=False)
+    return method.misfits(tower.outline, classes) if hasattr(method, "misfits") else []
 
 
 @dataclass(frozen=True)
@@ -307,14 +303,15 @@ def _changed(recipe: Recipe, values: Mapping[str, Any], faults: list[str]) -> Re
 
 
 def _combine(given: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`over` laid over `given`; another `method.name` keeps of the old method's values those the new one knows."""
-    old, new = given.get("method"), over.get("method")
-    if isinstance(old, BaseModel) and isinstance(new, dict):  # a settings object from outside the package
-        merged = library.merge(old.model_dump(), new)
-        over = {**over, "method": _own_method(type(old), merged, str(given["name"]))}
-    elif isinstance(old, dict) and isinstance(new, dict) and new.get("name", old.get("name")) != old.get("name"):
-        fields = method_settings().get(str(new["name"]))
-        given = {**given, "method": {key: old[key] for key in old if fields and key in fields.model_fields}}
+    """`over` laid over `given`; a method or tower of another name keeps of the old one's values those it knows."""
+    for group in ("method", "tower"):
+        old, new = given.get(group), over.get(group)
+        if isinstance(old, BaseModel) and isinstance(new, dict):  # a settings object from outside the package
+            merged = library.merge(old.model_dump(), new)
+            over = {**over, group: _own_method(type(old), merged, str(given["name"]))}
+        elif isinstance(old, dict) and isinstance(new, dict) and new.get("name", old.get("name")) != old.get("name"):
+            fields = members(group).get(str(new["name"]))
+            given = {**given, group: {key: old[key] for key in old if fields and key in fields.model_fields}}
     return library.merge(given, over)
 
 
@@ -347,4 +344,4 @@ def _refusal(title: str, faults: Sequence[str]) -> RecipeError:
 
 
 def _in_schema(name: str, value: BaseModel) -> bool:
-    return name != "method" or type(value) in method_settings().values()
+    return name != "method" or type(value) in members("method").values()

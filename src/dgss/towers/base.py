@@ -4,15 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
-from typing import Self
+from typing import Annotated, Self
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from dgss.errors import DataError
 from dgss.interfaces import ImageFeatures, ImageTower
 
 Triple = tuple[float, float, float]
+Unit = Annotated[float, Field(ge=0.0, le=1.0)]
+PositiveUnit = Annotated[float, Field(gt=0.0, le=1.0)]
+
+
+class Normalize(BaseModel):
+    """Mean and deviation of the three colour channels, for images in [0, 1]."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    mean: tuple[Unit, Unit, Unit] = (0.5, 0.5, 0.5)
+    std: tuple[PositiveUnit, PositiveUnit, PositiveUnit] = (0.5, 0.5, 0.5)
 
 
 class NormalizedTower(ImageTower):

@@ -9,16 +9,156 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from dgss.errors import DataError, RecipeError, nearest
-from dgss.interfaces import TextTower
+from dgss.errors import DataError, RecipeError, WeightsError, nearest
+from dgss.interfaces import TextTower, Towers
+from dgss.towers.base import Normalize
+from dgss.towers.keys import CLIP_IMAGE, CLIP_TEXT, EVA_IMAGE, KeyMap
+from dgss.towers.published import check_fit, find_weights, read_tensors
+from dgss.towers.text import TowerOutline
+from dgss.towers.vision import PlainViT, Resize, resize_positions
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 """Of the colours of OpenAI's training images, in [0, 1]; the EVA and open_clip models took them over."""
+
+PAIR = KeyMap(
+    (
+        (r"visual\.(trunk\..+)", r"image.\1"),
+        *CLIP_IMAGE.within("visual.", "image.").rules,
+        *EVA_IMAGE.within("visual.", "image.").rules,
+        *CLIP_TEXT.within("text.", "text.").rules,
+        *CLIP_TEXT.within("", "text.").rules,
+    ),
+    {
+        r"logit_(scale|bias)": "the temperature between the two sides",
+        r"input_resolution|context_length|vocab_size": "numbers of OpenAI's files",
+        r"(text\.)?attn_mask": "the causal mask, which follows from the length",
+        **EVA_IMAGE.within("visual.", "").left_out,
+    },
+)
+"""The files of CLIP's, EVA-CLIP's and open_clip's authors, to `image.` and `text.`."""
+
+Block = Annotated[int, Field(ge=0)]
+
+
+class OpenClipSettings(BaseModel):
+    """A pair of open_clip whose image side is a plain ViT.
+
+    model: open_clip's name. weights: what both start from; a tag of open_clip, a file, `hf:owner/repo/file`, or `none`:
+    random numbers. size: side in pixels of the square that the position table is made for. taps: after which blocks
+    the four levels are taken, null: at a third, half, two thirds and the end. positions: how the table is resized,
+    when it is loaded and for images of another size. double_class: the class embedding is added once more, as the
+    programs of DenseCLIP and tqdm do. text_length: places of the text tower that are kept, null: all. drop_path: of the
+    last block, falling to 0 at the first. frozen: the image side does not train, its pyramid does.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["open_clip"] = "open_clip"
+    model: str = Field(default="ViT-B-16-quickgelu", pattern=r"\S", description="a model of open_clip")
+    weights: str = Field(default="openai", pattern=r"\S", description="a tag of open_clip, a file, hf:... or none")
+    size: int = Field(default=512, ge=32, le=8192)
+    taps: tuple[Block, Block, Block, Block] | None = None
+    positions: Resize = "bicubic"
+    double_class: bool = False
+    text_length: int | None = Field(default=None, ge=3)
+    drop_path: float = Field(default=0.0, ge=0, lt=1)
+    frozen: bool = False
+
+    @property
+    def outline(self) -> TowerOutline:
+        """What is known before the towers are built: of the text side nothing yet, without open_clip."""
+        return TowerOutline("unknown", temperature=False, drop_path=self.drop_path > 0)
+
+    def build(self, normalize: Normalize | None = None, weights: bool = True, seed: int = 0) -> Towers:
+        """The towers; `weights=False` leaves random numbers, for a checkpoint to be loaded.
+
+        normalize: None = what the model was trained with. seed: of the parts that start from random numbers.
+        Raises `RecipeError`, `WeightsError`.
+        """
+        config = pair_config(self.model)
+        mean, std = (normalize.mean, normalize.std) if normalize else colours(self.model)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            trunk = image_trunk(config, self.size, self.drop_path)
+            taps = self.taps or quarters(len(trunk.blocks))
+            if max(taps) >= len(trunk.blocks) or list(taps) != sorted(set(taps)):
+                raise RecipeError(
+                    f"tower.taps = {list(taps)}: should be four rising numbers below {len(trunk.blocks)}, "
+                    f"the blocks of {self.model}"
+                )
+            image = PlainViT(trunk, mean, std, taps, self.positions, self.double_class, config["embed_dim"])
+            text = ClipText(text_transformer(config), tokenizer(), self.text_length)
+        towers = Towers(image, text)
+        if weights and self.weights != "none":
+            path = tagged_weights(self.model, self.weights)
+            fill_pair(towers, read_tensors(path), self.positions, str(path))
+        if self.frozen:
+            trunk.requires_grad_(False)
+        return towers
+
+
+def quarters(blocks: int) -> tuple[int, int, int, int]:
+    """The taps of tqdm's two towers, for any depth: 3, 5, 7, 11 of 12 blocks and 7, 11, 15, 23 of 24."""
+    return blocks // 3 - 1, blocks // 2 - 1, 2 * blocks // 3 - 1, blocks - 1
+
+
+def colours(model: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Mean and deviation of the images that a model of open_clip was trained on."""
+    import open_clip
+
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    known = open_clip.get_pretrained_cfg(model, tags[0]) if tags else {}
+    return tuple(known.get("mean") or MEAN), tuple(known.get("std") or STD)
+
+
+def tagged_weights(model: str, weights: str) -> Path:
+    """The file of `weights`: of a tag of open_clip, fetched where needed, else as `find_weights`."""
+    import open_clip
+
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    if weights in tags:
+        try:
+            return Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(model, weights)))
+        except Exception as error:  # whatever stands between us and the hub
+            reason = " ".join(str(error).split())[:200]
+            raise WeightsError(
+                f"the weights {weights!r} of {model} cannot be fetched ({reason}); "
+                f"download them yourself and give the file as tower.weights"
+            ) from error
+    if weights.startswith("hf:") or Path(weights).expanduser().is_file() or "." in Path(weights).name:
+        return find_weights(weights)
+    raise RecipeError(f"tower.weights = {weights!r}: no file, and no tag of {model}; {nearest(weights, tags, 'tags')}")
+
+
+def fill_pair(towers: Towers, published: Mapping[str, Tensor], positions: Resize, source: str) -> None:
+    """Fills both towers from a published file, whose position tables may be of other sizes; the pyramid stays random.
+
+    Raises `WeightsError` that names what is missing, too many or of another shape.
+    """
+    image, text = towers.image, towers.text
+    assert isinstance(image, PlainViT) and isinstance(text, ClipText)
+    try:
+        state = {name: value.float() for name, value in PAIR.translate(published).items()}
+    except WeightsError as error:
+        raise WeightsError(f"{source} is no file of a CLIP-like pair: {error}") from error
+    table = state.get("image.trunk.pos_embed")
+    if table is not None and table.ndim == 3:
+        old = int((table.shape[1] - image.prefix) ** 0.5)
+        if old * old == table.shape[1] - image.prefix:
+            state["image.trunk.pos_embed"] = resize_positions(table, (old, old), image.grid, positions)
+    if "text.model.positional_embedding" in state:
+        state["text.model.positional_embedding"] = state["text.model.positional_embedding"][: text.context_length]
+    pair = nn.ModuleDict({"image": image, "text": text})
+    wanted = {name: value for name, value in pair.state_dict().items() if not name.startswith("image.pyramid.")}
+    check_fit(wanted, state, f"{source} does not fit the towers of the recipe")
+    pair.load_state_dict(state, strict=False)  # all but the pyramid, as was checked
 
 
 def pair_config(name: str) -> dict[str, Any]:

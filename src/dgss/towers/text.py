@@ -26,10 +26,11 @@ from dgss.towers.base import drop_paths
 class TowerOutline:
     """What a method's settings are checked against, known before any tower is built.
 
-    text: None without a text partner. temperature, drop_path: whether the image tower states one, has any.
+    text: None without a text partner, "unknown" where it is to be built first. temperature, drop_path: whether the
+    image tower states one, has any.
     """
 
-    text: TextTower | None
+    text: TextTower | Literal["unknown"] | None
     temperature: bool
     drop_path: bool
 
@@ -47,6 +48,8 @@ class TowerOutline:
     def unread(self, names: Sequence[str], template: str, contexts: int, init: str | None) -> list[str]:
         """What the text tower cannot read of a method's `template` and `contexts`, one line each, the field first."""
         text = self.text
+        if text == "unknown":
+            return []
         if text is None:
             return ["name: needs an image tower with a text partner; choose another tower, e.g. mini"]
         checks: dict[str, tuple[object, Callable[[], object]]] = {

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dgss.errors import WeightsError
 from dgss.files import write_tensors
+from dgss.towers.published import check_fit
 
 FORMAT = "dgss 1"
 
@@ -55,20 +56,7 @@ def read_weights(path: Path) -> Stored:
 
 def load_strictly(module: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
     """Fills `module`; every name and shape must fit. Raises `WeightsError` that names what does not."""
-    expected = module.state_dict()
-    shapes = [
-        f"{name} is {tuple(tensors[name].shape)}, not {tuple(expected[name].shape)}"
-        for name in expected
-        if name in tensors and tensors[name].shape != expected[name].shape
-    ]
-    faults = {
-        "missing": sorted(expected.keys() - tensors.keys()),
-        "unexpected": sorted(tensors.keys() - expected.keys()),
-        "of another shape": shapes,
-    }
-    found = [f"{len(names)} {kind} ({_few(names)})" for kind, names in faults.items() if names]
-    if found:
-        raise WeightsError(f"{source} does not fit the model of its recipe: {'; '.join(found)}")
+    check_fit(module.state_dict(), tensors, f"{source} does not fit the model of its recipe")
     module.load_state_dict(tensors)
 
 
@@ -79,10 +67,6 @@ def _parse(text: str) -> dict[str, str]:
     except ValueError:
         return {}
     return {key: str(value) for key, value in values.items()} if isinstance(values, dict) else {}
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _digest(tensors: dict[str, Tensor], recipe: str) -> str:

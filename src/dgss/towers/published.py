@@ -1,0 +1,249 @@
+"""Reading weights that others published: safetensors, PyTorch files old and new, TorchScript archives.
+
+A pickle is a program. torch reads the harmless part of most (`weights_only`); what it refuses, TorchScript archives and
+files with objects of other libraries beside the tensors, `_Pickle` reads: it knows tensors, lists, tables and numbers,
+and takes every other object for a table of its parts. Nothing of a file is ever called.
+"""
+
+from __future__ import annotations
+
+import pickletools
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from dgss.errors import WeightsError
+
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
+"""Under which name a training program keeps the weights among other things."""
+_DTYPES = {
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "FloatStorage": torch.float32,
+    "DoubleStorage": torch.float64,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}
+
+
+def find_weights(place: str) -> Path:
+    """The file that `place` names: a path, or `hf:owner/repo/file` of the Hugging Face hub, fetched where needed.
+
+    Raises `WeightsError`.
+    """
+    if not place.startswith("hf:"):
+        path = Path(place).expanduser()
+        if path.is_file():
+            return path
+        raise WeightsError(f"no file {path}; name a file of weights, or one of the hub as hf:owner/repo/file")
+    parts = place.removeprefix("hf:").split("/", 2)
+    if len(parts) != 3 or not all(parts):
+        raise WeightsError(f"{place!r} names no file of the hub; write hf:owner/repo/file")
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download("/".join(parts[:2]), parts[2]))
+    except Exception as error:  # whatever stands between us and the hub
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(f"{place} cannot be fetched ({reason}); download it yourself and give its path") from error
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a published file by name, on the CPU, as they are stored. Raises `WeightsError`."""
+    with path.open("rb") as file:
+        head = file.read(512)
+    if head.lstrip()[:1] == b"<":
+        raise WeightsError(
+            f"{path} is a web page, not weights: its server wants a click or a login; download it in a browser"
+        )
+    try:
+        tensors = dict(_named(_unwrapped(_read(path, head))))
+    except (OSError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError) as error:
+        raise WeightsError(_damaged(path)) from error
+    except (SafetensorError, zipfile.BadZipFile) as error:
+        raise WeightsError(_damaged(path)) from error
+    if not tensors:
+        raise WeightsError(f"{path} holds no tensors by name; give the file that holds the model's state_dict")
+    return tensors
+
+
+def check_fit(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], complaint: str) -> None:
+    """Every name and shape must be equal. Raises `WeightsError` that begins with `complaint` and names what is not."""
+    shapes = [
+        f"{name} is {tuple(given[name].shape)}, not {tuple(wanted[name].shape)}"
+        for name in wanted
+        if name in given and given[name].shape != wanted[name].shape
+    ]
+    faults = {
+        "missing": sorted(wanted.keys() - given.keys()),
+        "unexpected": sorted(given.keys() - wanted.keys()),
+        "of another shape": shapes,
+    }
+    found = [f"{len(names)} {kind} ({_few(names)})" for kind, names in faults.items() if names]
+    if found:
+        raise WeightsError(f"{complaint}: {'; '.join(found)}")
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _damaged(path: Path) -> str:
+    size = path.stat().st_size
+    return f"{path} ({size:,} bytes) is cut off, damaged or no file of weights; download it again"
+
+
+def _read(path: Path, head: bytes) -> Any:
+    if head[8:9] == b"{":
+        return load_file(path)
+    if head[:2] != b"PK":  # before PyTorch 1.6
+        return torch.load(path, map_location="cpu", weights_only=True)
+    with zipfile.ZipFile(path) as archive:
+        script = any(name.endswith("/constants.pkl") for name in archive.namelist())
+        if not script:
+            try:
+                return torch.load(path, map_location="cpu", weights_only=True)
+            except Exception as error:
+                if "Unsupported" not in str(error) and "weights_only" not in str(error).lower():
+                    raise
+        return _Pickle(archive).value()
+
+
+def _unwrapped(content: Any) -> Any:
+    """The table of weights within what a training program saved."""
+    while isinstance(content, Mapping):
+        inner = next((content[name] for name in _WRAPPERS if isinstance(content.get(name), Mapping)), None)
+        if inner is None:
+            return content
+        content = inner
+    return content
+
+
+def _named(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The tensors in nested tables by dotted name."""
+    if isinstance(value, Tensor):
+        yield name.removeprefix("module."), value  # of a model that was trained on several devices
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _named(part, f"{name}.{key}" if name else str(key))
+
+
+@dataclass
+class _Object(dict[str, Any]):
+    """An object of whatever class: the table of its parts."""
+
+
+@dataclass
+class _Pickle:
+    """Follows the pickle `data.pkl` of a PyTorch archive step by step and calls nothing it names."""
+
+    archive: zipfile.ZipFile
+    stack: list[Any] = field(default_factory=list)
+    memo: dict[int, Any] = field(default_factory=dict)
+    marks: list[int] = field(default_factory=list)
+
+    def value(self) -> Any:
+        """What the pickle says."""
+        name = next(name for name in self.archive.namelist() if name.endswith("/data.pkl"))
+        self.folder = name.removesuffix("data.pkl")
+        for step, argument, _ in pickletools.genops(self.archive.read(name)):
+            if step.name == "STOP":
+                break
+            known = _STEPS.get(step.name)
+            if known is not None:
+                known(self, argument)
+            elif argument is not None:  # text, bytes and numbers
+                self.stack.append(argument)
+            elif step.name not in ("PROTO", "FRAME"):
+                raise ValueError(f"the step {step.name} stands in no file of weights")
+        return self.stack[-1]
+
+    def since_mark(self) -> list[Any]:
+        """What stands above the last mark, taken off."""
+        mark = self.marks.pop()
+        found, self.stack[mark:] = self.stack[mark:], []
+        return found
+
+    def tuple_of(self, count: int) -> None:
+        found, self.stack[-count:] = tuple(self.stack[-count:]), []
+        self.stack.append(found)
+
+    def set_items(self, items: list[Any]) -> None:
+        self.stack[-1].update(zip(items[::2], items[1::2], strict=True))
+
+    def build(self) -> None:
+        state = self.stack.pop()
+        if isinstance(state, Mapping) and isinstance(self.stack[-1], dict):
+            self.stack[-1].update(state)
+
+    def make(self) -> None:
+        """A call: of a tensor from its storage, else an object of nothing yet."""
+        arguments, called = self.stack.pop(), self.stack.pop()
+        if called == "torch._utils _rebuild_tensor_v2":
+            self.stack.append(self.tensor(*arguments[:4]))
+        elif called == "torch._utils _rebuild_parameter":
+            self.stack.append(arguments[0])
+        else:
+            self.stack.append(_Object())
+
+    def tensor(self, storage: tuple[Any, ...], offset: int, size: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
+        _, kind, key, *_ = storage
+        dtype = _DTYPES[str(kind).rpartition(" ")[2]]
+        name = f"{self.folder}data/{key}"
+        if self.archive.getinfo(name).compress_type != zipfile.ZIP_STORED:  # torch packs no tensor; a bomb does
+            raise ValueError(f"{name} is compressed")
+        content = bytearray(self.archive.read(name))  # a copy of its own, which may be written to
+        if not content:
+            return torch.empty(size, dtype=dtype)
+        return torch.frombuffer(content, dtype=dtype).as_strided(size, stride, offset)
+
+
+Step = Callable[[_Pickle, Any], object]
+_PUT: Step = lambda machine, place: machine.memo.update({int(place): machine.stack[-1]})  # noqa: E731
+_GET: Step = lambda machine, place: machine.stack.append(machine.memo[int(place)])  # noqa: E731
+_STEPS: dict[str, Step] = {
+    "MARK": lambda machine, _: machine.marks.append(len(machine.stack)),
+    "PUT": _PUT,
+    "BINPUT": _PUT,
+    "LONG_BINPUT": _PUT,
+    "MEMOIZE": lambda machine, _: machine.memo.update({len(machine.memo): machine.stack[-1]}),
+    "GET": _GET,
+    "BINGET": _GET,
+    "LONG_BINGET": _GET,
+    "NONE": lambda machine, _: machine.stack.append(None),
+    "NEWTRUE": lambda machine, _: machine.stack.append(True),
+    "NEWFALSE": lambda machine, _: machine.stack.append(False),
+    "EMPTY_DICT": lambda machine, _: machine.stack.append({}),
+    "EMPTY_LIST": lambda machine, _: machine.stack.append([]),
+    "EMPTY_SET": lambda machine, _: machine.stack.append(_Object()),
+    "EMPTY_TUPLE": lambda machine, _: machine.stack.append(()),
+    "TUPLE": lambda machine, _: machine.stack.append(tuple(machine.since_mark())),
+    "TUPLE1": lambda machine, _: machine.tuple_of(1),
+    "TUPLE2": lambda machine, _: machine.tuple_of(2),
+    "TUPLE3": lambda machine, _: machine.tuple_of(3),
+    "LIST": lambda machine, _: machine.stack.append(machine.since_mark()),
+    "APPEND": lambda machine, _: machine.stack[-2].append(machine.stack.pop()),
+    "APPENDS": lambda machine, _: machine.stack[machine.marks[-1] - 1].extend(machine.since_mark()),
+    "SETITEM": lambda machine, _: machine.set_items([machine.stack.pop(-2), machine.stack.pop()]),
+    "SETITEMS": lambda machine, _: machine.set_items(machine.since_mark()),
+    "ADDITEMS": lambda machine, _: machine.since_mark(),
+    "GLOBAL": lambda machine, name: machine.stack.append(name),
+    "STACK_GLOBAL": lambda machine, _: machine.stack.append(f"{machine.stack.pop(-2)} {machine.stack.pop()}"),
+    "BINPERSID": lambda machine, _: None,  # the storage's description stays as it is
+    "NEWOBJ": lambda machine, _: machine.make(),
+    "REDUCE": lambda machine, _: machine.make(),
+    "BUILD": lambda machine, _: machine.build(),
+    "POP": lambda machine, _: machine.stack.pop(),
+}
+"""What each step of a pickle does; see the standard library's `pickletools`."""
