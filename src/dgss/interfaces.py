@@ -116,11 +116,13 @@ class TextTower(nn.Module, ABC):
     """A frozen text encoder with open slots for learned contexts.
 
     width: E of its embeddings. token_width: D_t of its tokens. context_length: how many tokens a prompt may have.
+    start: how many tokens stand before the words.
     """
 
     width: int
     token_width: int
     context_length: int
+    start: int = 1
 
     @abstractmethod
     def tokens(self, texts: Sequence[str]) -> Tensor:
@@ -134,7 +136,7 @@ class TextTower(nn.Module, ABC):
     def encode(self, embedded: Tensor, ids: Tensor) -> Tensor:
         """Token embeddings (K, n + T, D_t) to text embeddings (K, E), not normalised.
 
-        `ids` (K, T) tell padding and end token; n learned contexts stand right after the start token.
+        `ids` (K, T) tell padding and end token; n learned contexts stand right before the words.
         """
 
 

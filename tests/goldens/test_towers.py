@@ -36,7 +36,7 @@ def test_every_stage_of_eva02_clip_meets_the_reference(golden: Golden, form: str
     trunk = image_trunk(
         {
             "embed_dim": config["output_dim"],
-            "vision_cfg": {"timm_model_name": "eva02_large_patch14_clip_336", "timm_pool": "token"},
+            "vision_cfg": {"timm_model_name": "eva02_large_patch14_clip_336", "timm_pool": "token", "timm_proj": None},
         },
         config["img_size"],
         patch_size=config["patch_size"],

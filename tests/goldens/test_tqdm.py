@@ -98,6 +98,7 @@ def eva_pair(golden: Golden) -> Pair:
         "vision_cfg": {
             "timm_model_name": "eva02_large_patch14_clip_336",
             "timm_pool": "token",
+            "timm_proj": None,
         },
         "text_cfg": {key: text[key] for key in ("width", "heads", "layers")},
     }

@@ -7,7 +7,8 @@ Radford et al., "Learning Transferable Visual Models From Natural Language Super
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -88,13 +89,13 @@ class OpenClipSettings(BaseModel):
             torch.default_generator.manual_seed(seed)
             trunk = image_trunk(config, self.size, self.drop_path)
             taps = self.taps or quarters(len(trunk.blocks))
-            if max(taps) >= len(trunk.blocks) or list(taps) != sorted(set(taps)):
+            if max(taps) >= len(trunk.blocks) or list(taps) != sorted(taps):
                 raise RecipeError(
-                    f"tower.taps = {list(taps)}: should be four rising numbers below {len(trunk.blocks)}, "
+                    f"tower.taps = {list(taps)}: should be four numbers, none falling, below {len(trunk.blocks)}, "
                     f"the blocks of {self.model}"
                 )
             image = PlainViT(trunk, mean, std, taps, self.positions, self.double_class, config["embed_dim"])
-            text = ClipText(text_transformer(config), tokenizer(), self.text_length)
+            text = ClipText(text_transformer(config), tokenizer(self.model, config), self.text_length)
         towers = Towers(image, text)
         if weights and self.weights != "none":
             path = tagged_weights(self.model, self.weights)
@@ -178,24 +179,23 @@ def image_trunk(config: Mapping[str, Any], size: int, drop_path: float = 0.0, **
     plain ViT.
     """
     import timm
+    from open_clip import CLIPVisionCfg
 
-    vision, width = config["vision_cfg"], config["embed_dim"]
+    vision, width = CLIPVisionCfg(**config["vision_cfg"]), config["embed_dim"]
     common = {"img_size": size, "drop_path_rate": drop_path, "dynamic_img_size": True, **changes}
-    if "timm_model_name" in vision:
-        if vision.get("timm_proj") not in (None, "none"):
-            raise RecipeError(f"the image side {vision['timm_model_name']} is no plain ViT with a head of its own")
-        classes = 0 if vision.get("timm_proj") == "none" else width
-        return timm.create_model(
-            vision["timm_model_name"], num_classes=classes, global_pool=vision["timm_pool"], **common
-        )
-    if not isinstance(vision["layers"], int):
+    if vision.timm_model_name:
+        if vision.timm_proj not in (None, "", "none"):
+            raise RecipeError(f"the image side {vision.timm_model_name} is no plain ViT with a head of its own")
+        classes = 0 if vision.timm_proj == "none" else width
+        return timm.create_model(vision.timm_model_name, num_classes=classes, global_pool=vision.timm_pool, **common)
+    if not isinstance(vision.layers, int):
         raise RecipeError("the image side is a ResNet, no plain ViT")
     trunk: Any = timm.models.VisionTransformer(
-        patch_size=vision["patch_size"],
-        embed_dim=vision["width"],
-        depth=vision["layers"],
-        num_heads=vision["width"] // vision.get("head_width", 64),
-        mlp_ratio=vision.get("mlp_ratio", 4.0),
+        patch_size=vision.patch_size,
+        embed_dim=vision.width,
+        depth=vision.layers,
+        num_heads=vision.width // vision.head_width,
+        mlp_ratio=vision.mlp_ratio,
         pre_norm=True,
         norm_layer=partial(nn.LayerNorm, eps=1e-5),
         act_layer="quick_gelu" if config.get("quick_gelu") else "gelu",
@@ -203,7 +203,7 @@ def image_trunk(config: Mapping[str, Any], size: int, drop_path: float = 0.0, **
         num_classes=width,
         **common,
     )
-    trunk.head = nn.Linear(vision["width"], width, bias=False)  # CLIP's projection; timm's would have a bias
+    trunk.head = nn.Linear(vision.width, width, bias=False)  # CLIP's projection; timm's would have a bias
     return trunk
 
 
@@ -224,24 +224,57 @@ def text_transformer(config: Mapping[str, Any]) -> Any:
     )
 
 
-def tokenizer() -> Any:
-    """CLIP's byte-pair tokenizer, whose vocabulary lies in open_clip's package."""
-    from open_clip import SimpleTokenizer
+@dataclass(frozen=True)
+class Tokenizer:
+    """A tokenizer as a text tower needs it.
 
-    return SimpleTokenizer()
+    encode: a text to its ids, start and end included. start: how many stand before the words. pad: what fills a row.
+    """
+
+    encode: Callable[[str], list[int]]
+    start: int = 1
+    pad: int = 0
+
+
+def tokenizer(model: str = "", config: Mapping[str, Any] | None = None) -> Tokenizer:
+    """CLIP's byte pairs, whose vocabulary lies in open_clip's package, or what a model's configuration names instead.
+
+    Raises `WeightsError` where that has to be fetched and cannot be.
+    """
+    import open_clip
+
+    if config is None or not config["text_cfg"].get("hf_tokenizer_name"):
+        pairs = open_clip.SimpleTokenizer()
+        return Tokenizer(lambda text: [pairs.sot_token_id, *pairs.encode(text), pairs.eot_token_id])
+    try:
+        other: Any = open_clip.get_tokenizer(model)
+    except Exception as error:  # whatever stands between us and the hub
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(
+            f"the tokenizer of {model} cannot be fetched ({reason}); fetch it once with a network"
+        ) from error
+    pad = int(other.tokenizer.pad_token_id or 0)
+
+    def encode(text: str) -> list[int]:
+        ids: list[int] = other(text)[0].tolist()
+        while ids and ids[-1] == pad:
+            ids.pop()
+        return ids
+
+    return Tokenizer(encode, int(encode("road")[0] == encode("sky")[0]), pad)
 
 
 class ClipText(TextTower):
-    """open_clip's text tower, frozen, which also takes embeddings: learned contexts stand after the start token.
+    """open_clip's text tower, frozen, which also takes embeddings: learned contexts stand before the words.
 
-    tokenizer: text to ids. length: places of the position table that are kept, None = all.
+    length: places of the position table that are kept, None = all.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, length: int | None = None) -> None:
+    def __init__(self, model: Any, tokenizer: Tokenizer, length: int | None = None) -> None:
         super().__init__()
-        if model.pool_type != "argmax" or model.attn_mask is None:
-            raise RecipeError(f"text towers that pool by {model.pool_type!r} are not supported")
-        self.model, self.tokenizer = model, tokenizer
+        if model.pool_type not in ("argmax", "last") or model.cls_emb is not None:
+            raise RecipeError(f"text towers that pool by {model.pool_type!r} or append a class token are not supported")
+        self.model, self.tokenizer, self.start = model, tokenizer, tokenizer.start
         if length is not None:
             model.positional_embedding = nn.Parameter(model.positional_embedding.detach()[:length].clone())
         self.context_length: int = len(model.positional_embedding)
@@ -250,17 +283,16 @@ class ClipText(TextTower):
         self.requires_grad_(False)
 
     def tokens(self, texts: Sequence[str]) -> Tensor:
-        """Start, words, end, zeros up to the longest text: (K, T). Raises `DataError` where a text is too long."""
-        ids = [[self.tokenizer.sot_token_id, *self.tokenizer.encode(t), self.tokenizer.eot_token_id] for t in texts]
+        """Start, words, end, padding up to the longest text: (K, T). Raises `DataError` where a text is too long."""
+        ids = [self.tokenizer.encode(text) for text in texts]
         for text, each in zip(texts, ids, strict=True):
             if len(each) > self.context_length:
                 raise DataError(
                     f"the text {text!r} has {len(each)} tokens with start and end, but the text tower reads "
                     f"{self.context_length}; shorten it"
                 )
-        longest = max(map(len, ids), default=0)
-        device = self.model.positional_embedding.device
-        return torch.tensor([each + [0] * (longest - len(each)) for each in ids], device=device)
+        longest, device = max(map(len, ids), default=0), self.model.positional_embedding.device
+        return torch.tensor([each + [self.tokenizer.pad] * (longest - len(each)) for each in ids], device=device)
 
     def embed(self, ids: Tensor) -> Tensor:
         """Ids (K, T) to token embeddings (K, T, D_t), before positions are added."""
@@ -268,13 +300,19 @@ class ClipText(TextTower):
         return embedded
 
     def encode(self, embedded: Tensor, ids: Tensor) -> Tensor:
-        """Token embeddings (K, n + T, D_t) to text embeddings (K, E), not normalised.
-
-        Causal, so what is cut off behind the last end token changes nothing; the end token has the largest id.
-        """
-        model, places = self.model, embedded.shape[1]
-        x = embedded + model.positional_embedding[:places]
-        x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask[:places, :places]))
-        ends = ids.argmax(1) + places - ids.shape[1]
-        pooled: Tensor = x[torch.arange(len(x), device=x.device), ends] @ model.text_projection
-        return pooled
+        """Token embeddings (K, n + T, D_t) to text embeddings (K, E), not normalised."""
+        model, more = self.model, embedded.shape[1] - ids.shape[1]
+        if model.pool_type == "last":  # reads all places: the padding counts (SigLIP)
+            rest = ids.new_full((len(ids), self.context_length - embedded.shape[1]), self.tokenizer.pad)
+            embedded, ends = torch.cat([embedded, self.embed(rest)], 1), torch.full_like(ids[:, 0], -1)
+        else:  # causal, so nothing behind the end token counts; it has the largest id (CLIP)
+            ends = ids.argmax(1) + more
+        places = embedded.shape[1]
+        mask = None if model.attn_mask is None else model.attn_mask[:places, :places]
+        x = model.ln_final(model.transformer(embedded + model.positional_embedding[:places], attn_mask=mask))
+        pooled: Tensor = x[torch.arange(len(x), device=x.device), ends]
+        projection = model.text_projection
+        if projection is None:
+            return pooled
+        projected: Tensor = projection(pooled) if isinstance(projection, nn.Linear) else pooled @ projection
+        return projected

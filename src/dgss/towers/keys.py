@@ -90,6 +90,6 @@ EVA_IMAGE = KeyMap(
 """EVA02-CLIP as its authors store it, to timm's names."""
 
 CLIP_TEXT = KeyMap(
-    ((r"((?:transformer|token_embedding|ln_final)\..+|positional_embedding|text_projection)", r"model.\1"),)
+    ((r"((?:transformer|token_embedding|ln_final)\..+|positional_embedding|text_projection(?:\..+)?)", r"model.\1"),)
 )
 """CLIP's text tower, whose names open_clip keeps."""

@@ -73,7 +73,7 @@ class Fitted(Protocol):
 
 
 class LearnedPrompts(nn.Module):
-    """One row of learned contexts, shared by all classes, between the start token and each class name.
+    """One row of learned contexts, shared by all classes, between the start token (if any) and each class name.
 
     contexts: how many (at least 1). init: a phrase of as many tokens whose embeddings they start from; without one
     they are drawn from a normal of deviation 1, cut at 2.
@@ -90,15 +90,15 @@ class LearnedPrompts(nn.Module):
         self.contexts = nn.Parameter(torch.empty(1, contexts, text.token_width))
         nn.init.trunc_normal_(self.contexts, std=1.0, a=-2.0, b=2.0)
         if init is not None:
-            with torch.no_grad():  # start, words, end
-                self.contexts.copy_(text.embed(text.tokens([init]))[:, 1:-1])
+            with torch.no_grad():
+                self.contexts.copy_(text.embed(text.tokens([init]))[:, text.start : text.start + contexts])
 
     def forward(self) -> Tensor:
         """The prompts' embeddings (K, E), not normalised; with gradient to the contexts."""
         text = self._text[0]
         words = text.embed(self.ids)  # (K, T, D_t)
         contexts = self.contexts.expand(len(words), -1, -1)
-        return text.encode(torch.cat([words[:, :1], contexts, words[:, 1:]], 1), self.ids)
+        return text.encode(torch.cat([words[:, : text.start], contexts, words[:, text.start :]], 1), self.ids)
 
 
 class FixedPrompts(nn.Module):
@@ -153,7 +153,7 @@ def learned_ids(text: TextTower, names: Sequence[str], contexts: int, init: str 
             f"{contexts} contexts and class names of up to {ids.shape[1]} tokens do not fit the text tower's "
             f"{text.context_length} places: set contexts to {text.context_length - ids.shape[1]} or less"
         )
-    words = contexts if init is None else text.tokens([init]).shape[1] - 2  # without start and end
+    words = contexts if init is None else text.tokens([init]).shape[1] - text.start - 1  # without start and end
     if words != contexts:
         raise RecipeError(
             f"the phrase {init!r} has {words} tokens, but {contexts} contexts are to start from it: "

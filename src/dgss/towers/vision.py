@@ -72,15 +72,15 @@ class PlainViT(NormalizedTower):
         return found
 
     def forward(self, images: Tensor, valid: Tensor | None = None) -> ImageFeatures:
-        """images: (B, 3, H, W) float in [0, 1], RGB, at least a patch high and wide; valid: (B, H, W) bool."""
+        """images: (B, 3, H, W) float in [0, 1], RGB, at least two patches high and wide; valid: (B, H, W) bool."""
         x, grid = self.tokens(self.normalise(images, valid))
         rope = None if getattr(self.trunk, "rope", None) is None else self.trunk.rope.get_embed(grid)
-        maps = []
+        maps = {}
         for number, block in enumerate(self.blocks):
             x = block(x) if rope is None else block(x, rope=rope)
             if number in self.taps:
-                maps.append(self._map(x[:, self.prefix :], grid))
-        levels = self.pyramid(maps)
+                maps[number] = self._map(x[:, self.prefix :], grid)
+        levels = self.pyramid([maps[number] for number in self.taps])
         if self.text_width is None:
             return ImageFeatures(levels)
         x = self.trunk.norm(x)
@@ -89,10 +89,10 @@ class PlainViT(NormalizedTower):
     def tokens(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Normalised images (B, 3, H, W) to tokens (B, P + h*w, C), prefix first, and their grid (h, w)."""
         trunk, grid = self.trunk, (images.shape[2] // self.patch, images.shape[3] // self.patch)
-        if not all(grid):
+        if min(grid) < 2:  # the coarsest level is half as fine
             raise DataError(
-                f"an image of {images.shape[2]}x{images.shape[3]} pixels is smaller than a patch of the tower, "
-                f"{self.patch}x{self.patch}; enlarge it"
+                f"an image of {images.shape[2]}x{images.shape[3]} pixels has fewer than two patches of the tower, "
+                f"{self.patch}x{self.patch}, on a side; enlarge it"
             )
         patches = trunk.patch_embed.proj(images).flatten(2).transpose(1, 2)  # floors: the remainder is never read
         x = trunk.patch_embed.norm(patches)

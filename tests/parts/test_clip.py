@@ -1,0 +1,245 @@
+"""Pairs of open_clip against open_clip itself, at tiny size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from dgss.errors import DataError, RecipeError, WeightsError
+from dgss.interfaces import Towers
+from dgss.towers import clip
+from dgss.towers.clip import ClipText, OpenClipSettings, Tokenizer, fill_pair, image_trunk, quarters, text_transformer
+from dgss.towers.text import LearnedPrompts
+from dgss.towers.vision import PlainViT
+
+TEXT = {"context_length": 20, "width": 32, "heads": 2, "layers": 2}
+CLIP = {
+    "embed_dim": 16,
+    "quick_gelu": True,
+    "vision_cfg": {"image_size": 64, "layers": 4, "width": 64, "head_width": 16, "patch_size": 16},
+    "text_cfg": TEXT,
+}
+EVA = {
+    "embed_dim": 16,
+    "custom_text": True,
+    "vision_cfg": {
+        "image_size": 224,
+        "timm_model_name": "eva02_tiny_patch14_224",
+        "timm_pool": "token",
+        "timm_proj": None,
+    },
+    "text_cfg": TEXT,
+}
+# SigLIP2's kind: an attention pool over the patches, text without a causal mask, read at its last place
+SIGLIP = {
+    "embed_dim": 96,
+    "custom_text": True,
+    "vision_cfg": {
+        "image_size": 160,
+        "timm_model_name": "test_vit3",
+        "timm_pool": "map",
+        "timm_proj": "none",
+    },
+    "text_cfg": {
+        **TEXT,
+        "vocab_size": 100,
+        "no_causal_mask": True,
+        "proj_bias": True,
+        "pool_type": "last",
+        "norm_kwargs": {"eps": 1e-6},
+        "act_kwargs": {"approximate": "tanh"},
+    },
+}
+# PE-Core's kind: an attention pool, text as CLIP's
+PE = {**SIGLIP, "text_cfg": TEXT, "vision_cfg": {**SIGLIP["vision_cfg"], "timm_proj": None}, "embed_dim": 24}  # type: ignore[dict-item]
+KINDS = {"clip": CLIP, "eva": EVA, "siglip": SIGLIP, "pe": PE}
+IDS = {"road": [7, 1], "traffic light": [8, 9, 1], "sky": [5, 1]}
+
+
+def peer(config: dict[str, Any]) -> Any:
+    """open_clip's own model of a configuration, all weights random."""
+    import open_clip
+
+    torch.manual_seed(0)
+    kind = open_clip.CustomTextCLIP if "custom_text" in config else open_clip.CLIP
+    model = kind(**{key: value for key, value in config.items() if key != "custom_text"}).eval()
+    with torch.no_grad():
+        for value in model.parameters():
+            value.add_(0.02 * torch.randn_like(value))
+    return model
+
+
+def pair(config: dict[str, Any], size: int | None = None) -> Towers:
+    trunk = image_trunk(config, size or config["vision_cfg"]["image_size"])
+    taps = quarters(len(trunk.blocks))
+    own = config["text_cfg"].get("pool_type") == "last"
+    words = Tokenizer(lambda text: IDS[text], start=0) if own else clip.tokenizer()
+    image = PlainViT(trunk, clip.MEAN, clip.STD, taps, text_width=config["embed_dim"])
+    return Towers(image.eval(), ClipText(text_transformer(config), words).eval())
+
+
+@pytest.fixture(params=KINDS)
+def both(request: pytest.FixtureRequest) -> tuple[Towers, Any]:
+    config = KINDS[request.param]
+    theirs, ours = peer(config), pair(config)
+    fill_pair(ours, theirs.state_dict(), "bicubic", "theirs")
+    return ours, theirs
+
+
+def test_images_and_texts_have_the_embeddings_of_open_clip(both: tuple[Towers, Any]) -> None:
+    ours, theirs = both
+    assert isinstance(ours.image, PlainViT) and isinstance(ours.text, ClipText)
+    size = 16 * 10 if ours.image.patch == 16 and ours.image.grid != (4, 4) else 64 if ours.image.patch == 16 else 224
+    images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(1))
+    names = list(IDS)
+    ids = ours.text.tokens(names)
+    full = torch.full((len(names), theirs_length(theirs)), ours.text.tokenizer.pad)
+    full[:, : ids.shape[1]] = ids
+    with torch.no_grad():
+        features = ours.image(images)
+        torch.testing.assert_close(
+            features.pooled, theirs.encode_image(ours.image.normalise(images)), atol=2e-5, rtol=2e-5
+        )
+        torch.testing.assert_close(
+            ours.text.encode(ours.text.embed(ids), ids), theirs.encode_text(full), atol=2e-5, rtol=2e-5
+        )
+    assert features.dense is not None and features.dense.shape[:2] == (2, ours.image.text_width)
+
+
+def theirs_length(theirs: Any) -> int:
+    return int(getattr(theirs, "context_length", None) or theirs.text.context_length)
+
+
+def test_contexts_stand_before_the_words_and_take_gradient(both: tuple[Towers, Any]) -> None:
+    text = both[0].text
+    assert isinstance(text, ClipText)
+    prompts = LearnedPrompts(text, list(IDS), contexts=3)
+    seen: list[Tensor] = []
+    text.model.transformer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    prompts().square().sum().backward()
+    assert prompts.contexts.grad is not None and prompts.contexts.grad.abs().sum() > 0
+    positions = text.model.positional_embedding
+    start = text.start
+    torch.testing.assert_close(seen[0][1, start : start + 3], prompts.contexts[0] + positions[start : start + 3])
+    if text.model.pool_type == "last":
+        assert seen[0].shape[1] == text.context_length
+
+
+def test_a_patch_is_embedded_as_if_it_were_alone(both: tuple[Towers, Any]) -> None:
+    """Mutation: the class token's or another patch's answer in its place."""
+    tower = both[0].image
+    assert isinstance(tower, PlainViT)
+    normed = torch.randn(1, 5, tower.channels[0], generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        together = tower._alone(normed)
+        for number in range(5):
+            one = normed[:, number : number + 1]
+            trunk = tower.trunk
+            pooled = one[:, 0] if trunk.attn_pool is None else trunk.attn_pool(one)
+            torch.testing.assert_close(together[:, number], trunk.head(trunk.fc_norm(pooled)), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (48, 80), (71, 95), (32, 49)])
+def test_any_size_gives_four_levels_of_the_patches_that_fit(size: tuple[int, int]) -> None:
+    tower = pair(CLIP).image
+    with torch.no_grad():
+        features = tower(torch.rand(1, 3, *size))
+        read = tower(torch.rand(1, 3, *size).new_zeros(1, 3, *size))
+    h, w = size[0] // 16, size[1] // 16
+    assert [level.shape[2:] for level in features.levels] == [(4 * h, 4 * w), (2 * h, 2 * w), (h, w), (h // 2, w // 2)]
+    assert features.dense is not None and features.dense.shape == (1, 16, h, w) and read.dense is not None
+
+
+def test_the_remainder_of_a_size_is_never_read() -> None:
+    tower, images = pair(CLIP).image, torch.rand(1, 3, 71, 95)
+    with torch.no_grad():
+        torch.testing.assert_close(tower(images).pooled, tower(images[..., :64, :80]).pooled)
+
+
+def test_an_image_of_less_than_two_patches_is_refused() -> None:
+    with pytest.raises(DataError, match="an image of 64x31 pixels has fewer than two patches of the tower, 16x16"):
+        pair(CLIP).image(torch.rand(1, 3, 64, 31))
+
+
+def test_a_text_too_long_is_refused() -> None:
+    text = pair(CLIP).text
+    assert text is not None
+    with pytest.raises(DataError, match="has 22 tokens with start and end, but the text tower reads 20"):
+        text.tokens(["road " * 20])
+
+
+def test_positions_of_another_size_are_resized_when_loaded() -> None:
+    theirs, ours = peer(CLIP), pair(CLIP, size=96)
+    fill_pair(ours, theirs.state_dict(), "bilinear", "theirs")
+    assert isinstance(ours.image, PlainViT) and ours.image.trunk.pos_embed.shape == (1, 37, 64)
+    torch.testing.assert_close(ours.image.trunk.pos_embed[0, 0], theirs.visual.positional_embedding[0])
+
+
+def test_the_class_embedding_twice_is_a_choice() -> None:
+    once = pair(CLIP).image
+    assert isinstance(once, PlainViT)
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        once.trunk.cls_token.normal_()  # timm starts it from next to nothing
+        before = once(images).pooled
+        once.trunk.pos_embed[:, :1] += once.trunk.cls_token
+        changed = once(images).pooled
+        once.trunk.pos_embed[:, :1] -= once.trunk.cls_token
+        once.double_class = True
+        torch.testing.assert_close(once(images).pooled, changed)
+    assert not torch.allclose(before, changed, atol=1e-3)
+
+
+def test_what_does_not_fit_a_pair_is_named() -> None:
+    state = peer(CLIP).state_dict()
+    lacking = {key: value for key, value in state.items() if key != "visual.ln_pre.weight"}
+    with pytest.raises(WeightsError, match=r"1 missing \(image.trunk.norm_pre.weight\)"):
+        fill_pair(pair(CLIP), lacking, "bicubic", "a file")
+    with pytest.raises(WeightsError, match=r"a file is no file of a CLIP-like pair: .*decode_head.x"):
+        fill_pair(pair(CLIP), {**state, "decode_head.x": torch.zeros(1)}, "bicubic", "a file")
+
+
+def test_settings_build_what_they_say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(clip, "pair_config", lambda name: CLIP)
+    theirs = peer(CLIP)
+    file = tmp_path / "pair.pt"
+    torch.save(theirs.state_dict(), file)
+    settings = OpenClipSettings(
+        weights=str(file), size=96, taps=(0, 1, 2, 3), drop_path=0.2, text_length=12, frozen=True
+    )
+    towers = settings.build(seed=3)
+    image, text = towers.image, towers.text
+    assert isinstance(image, PlainViT) and isinstance(text, ClipText)
+    assert (image.grid, image.taps, text.context_length) == ((6, 6), (0, 1, 2, 3), 12)
+    assert not any(p.requires_grad for p in image.trunk.parameters())
+    assert all(p.requires_grad for p in image.pyramid.parameters())
+    torch.testing.assert_close(image.trunk.cls_token[0, 0], theirs.visual.class_embedding)
+    assert type(image.blocks[3].drop_path1).__name__ == "DropPath"
+    again = settings.build(seed=3).image
+    assert all(torch.equal(a, b) for a, b in zip(image.state_dict().values(), again.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize("taps", [(0, 1, 2, 4), (3, 2, 1, 0)])
+def test_taps_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch, taps: tuple[int, int, int, int]) -> None:
+    monkeypatch.setattr(clip, "pair_config", lambda name: CLIP)
+    with pytest.raises(RecipeError, match="four numbers, none falling, below 4"):
+        OpenClipSettings(weights="none", taps=taps).build()
+
+
+def test_unknown_models_and_weights_are_refused_in_one_line() -> None:
+    with pytest.raises(RecipeError, match="no model 'ViT-B-17': did you mean"):
+        OpenClipSettings(model="ViT-B-17").build()
+    with pytest.raises(RecipeError, match=r"tower.weights = 'opnai': no file, and no tag of ViT-B-32"):
+        clip.tagged_weights("ViT-B-32", "opnai")
+    with pytest.raises(WeightsError, match=r"no file absent.pt"):
+        clip.tagged_weights("ViT-B-32", "absent.pt")
+
+
+def test_a_model_whose_image_side_is_no_plain_vit_is_refused() -> None:
+    for name in ("RN50", "convnext_base_w"):
+        with pytest.raises(RecipeError, match="no plain ViT"):
+            image_trunk(clip.pair_config(name), 64)
