@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dgss.api.convert import convert as convert
     from dgss.api.datasets import list_domains as list_domains
     from dgss.api.doctor import doctor as doctor
     from dgss.api.evaluate import evaluate as evaluate
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "DgssError": "dgss.errors",
     "Recipe": "dgss.recipes.schema",
+    "convert": "dgss.api.convert",
     "copy_recipe": "dgss.recipes.library",
     "doctor": "dgss.api.doctor",
     "draw_street": "dgss.streets.draw",

@@ -4,30 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from dgss.interfaces import Towers
-from dgss.labels import label_space
-from dgss.methods.tqdm import Tqdm, TqdmSettings
-from dgss.towers.clip import MEAN, STD, ClipText, image_trunk, pair_config, text_transformer, tokenizer
-from dgss.towers.vision import PlainViT
+from dgss.recipes.schema import Recipe
 from dgss.weights.reference import TQDM
 
-
-def published(table: dict[str, Any]) -> Tqdm:
-    """tqdm at its published size on the meta device, with the towers as a recipe makes them."""
-    eva = "backbone.cls_token" in table["state"]
-    config = pair_config("EVA02-L-14-336" if eva else "ViT-B-16-quickgelu")
-    contexts = table["state"]["contexts"][0][1]
-    with torch.device("meta"):
-        trunk = image_trunk(config, 512, drop_path=0.0 if eva else 0.1)
-        image = PlainViT(trunk, MEAN, STD, (7, 11, 15, 23) if eva else (3, 5, 7, 11), text_width=config["embed_dim"])
-        text = ClipText(text_transformer(config), tokenizer(), contexts + 5)
-        settings = TqdmSettings(contexts=contexts)
-        return settings.build(Towers(image, text), label_space("cityscapes19"), torch.Generator())
+RECIPES = {"gta": "gta5", "city": "cityscapes"}
+"""How the files call a source, and how recipes do."""
 
 
 @pytest.mark.golden("tqdm-fullsize")
@@ -36,10 +21,10 @@ def test_keys_shapes_rates_and_decays_of_the_published_models(golden_folder: Pat
     assert files
     for file in files:
         table = json.loads(file.read_text(encoding="utf-8"))
-        model = published(table)
-        model.settings = model.settings.model_copy(
-            update={"embedding_decay": "level_embed" not in table["optimizer"]["custom_keys"]}
-        )
+        tower, _, source = file.stem.rpartition("-")
+        recipe = Recipe.load(f"tqdm-{tower}-{RECIPES[source]}")
+        with torch.device("meta"):
+            model = recipe.build(trained=True)
         state = {key: torch.empty(row[0], device="meta") for key, row in table["state"].items()}
         shapes = {name: value.shape for name, value in TQDM.translate(state).items()}
         assert {name: value.shape for name, value in model.state_dict().items()} == shapes, file.name
@@ -48,7 +33,10 @@ def test_keys_shapes_rates_and_decays_of_the_published_models(golden_folder: Pat
         parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
         assert parameters.keys() == trained.keys(), file.name
         assert sum(map(torch.numel, parameters.values())) == table["counts"]["receives_gradient_elements"]
-        rate, decay = table["optimizer"]["lr"], table["optimizer"]["weight_decay"]
+        optimizer = recipe.training.optimizer
+        rate, decay = optimizer.lr, optimizer.weight_decay
+        for key in ("lr", "weight_decay", "betas", "eps"):
+            assert getattr(optimizer, key) == pytest.approx(table["optimizer"][key]), f"{file.name}: {key}"
         found = {
             name: (rate * group.lr_scale, decay * group.decay_scale)
             for group in model.parameter_groups()

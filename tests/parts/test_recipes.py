@@ -383,7 +383,7 @@ def test_a_recipe_can_be_copied_and_sent() -> None:
 def test_a_written_recipe_names_method_and_tower_first(name: str) -> None:
     recipe = Recipe.load(name)
     text = recipe.dump()
-    assert f"\nmethod:\n  name: {recipe.method.name}\n" in text and "\ntower:\n  name: mini\n" in text
+    assert f"\nmethod:\n  name: {recipe.method.name}\n" in text and f"\ntower:\n  name: {recipe.tower.name}\n" in text
     assert Recipe.parse(text, "file").dump() == text
 
 

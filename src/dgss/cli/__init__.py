@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from dgss.cli import datasets, models, recipes
+from dgss.cli.convert import convert
 from dgss.cli.doctor import doctor
 from dgss.cli.evaluate import evaluate
 from dgss.cli.predict import predict
@@ -53,7 +54,7 @@ def _group(text: str | None, **commands: Callable[..., None]) -> typer.Typer:
     return group
 
 
-app = _group(_SUMMARY, train=train, evaluate=evaluate, predict=predict, doctor=doctor)
+app = _group(_SUMMARY, train=train, evaluate=evaluate, predict=predict, convert=convert, doctor=doctor)
 app.add_typer(
     _group("Recipes of the package: list, show, copy.", list=recipes.list_, show=recipes.show, copy=recipes.copy),
     name="recipes",

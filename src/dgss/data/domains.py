@@ -162,6 +162,16 @@ def _camvid_pairs(folder: Path, split: str) -> list[Pair]:
     return pairs
 
 
+def _gta5_pairs(folder: Path, split: str) -> list[Pair]:
+    """images/NNNNN.png with labels/NNNNN.png, whose values are Cityscapes' original ids."""
+    images = sorted((folder / "images").glob("*.png"))
+    pairs = [Pair(image.stem, image, folder / "labels" / image.name, "ids") for image in images]
+    lost = [pair.label for pair in pairs if not pair.label.is_file()]
+    if lost:
+        raise DataError(f"{len(lost)} images in {folder} have no label file, first {lost[0]}; unpack the labels too")
+    return pairs
+
+
 def _drawn(look: str, summary: str) -> Domain:
     return Domain(
         name=f"streets-{look}",
@@ -204,7 +214,34 @@ _CAMVID = Domain(
     encodings={"camvid": _camvid_ids},
 )
 
+_GTA5 = Domain(
+    name="gta5",
+    summary="frames of a computer game, about 1914x1052, 24,966 with Cityscapes' classes",
+    labels="cityscapes19",
+    licence="research and education only, by its authors' terms; never shipped with this package",
+    source="https://download.visinf.tu-darmstadt.de/data/from_games (Richter et al., ECCV 2016)",
+    splits=("train",),
+    layout="images/NNNNN.png and labels/NNNNN.png",
+    marker="images",
+    find=_gta5_pairs,
+    encodings={"ids": _cityscapes_ids},
+)
+
+_CITYSCAPES = Domain(
+    name="cityscapes",
+    summary="German towns from a car, 2048x1024, 19 classes",
+    labels="cityscapes19",
+    licence="non-commercial, by the terms of its site; never shipped with this package",
+    source="https://www.cityscapes-dataset.com, leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip",
+    splits=("train", "val"),
+    layout="leftImg8bit/SPLIT/TOWN/*_leftImg8bit.png and gtFine/SPLIT/TOWN/*_gtFine_labelIds.png",
+    marker="leftImg8bit/{split}",
+    find=_cityscapes_pairs,
+    encodings={"train_ids": _train_ids, "ids": _cityscapes_ids},
+)
+
 DOMAINS: dict[str, Domain] = {
-    entry.name: entry for entry in (*(_drawn(look, summary) for look, summary in _LOOKS.items()), _CAMVID)
+    entry.name: entry
+    for entry in (*(_drawn(look, summary) for look, summary in _LOOKS.items()), _CAMVID, _GTA5, _CITYSCAPES)
 }
 """Every data set this package reads, by name."""

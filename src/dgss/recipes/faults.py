@@ -14,9 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from dgss.methods import MethodSettings
-from dgss.recipes.library import ABSENT, value_at
-from dgss.towers.settings import TowerSettings
+from dgss.recipes.library import ABSENT, merge, nested, value_at
 
 Fields = Mapping[str, FieldInfo]
 
@@ -46,11 +44,11 @@ def _explain(fault: ErrorDetails, values: Mapping[str, Any], fields: Fields) -> 
     if kind == "missing" and isinstance(seen, Mapping):  # else an item of a list, which is then of the wrong form
         return [f"{_join(key, fault['loc'][-1])}: is missing"]
     if kind == "extra_forbidden":
-        return [_unknown(key, seen, fields, str(fault["loc"][-1]), _others(values))]
+        return [_unknown(key, seen, fields, str(fault["loc"][-1]), _others(values, fields))]
     if kind == "invalid_key":
         return [f"{_join(_place(fault['loc'][:-1], values)[0], fault['loc'][-1])}: unknown key; it should be text"]
     if kind.startswith("union_tag"):
-        return [_line(f"{key}.name", value_at(seen, "name"), f"should be one of {', '.join(members(key))}")]
+        return [_line(f"{key}.name", value_at(seen, "name"), f"should be one of {', '.join(members(fields[key]))}")]
     while key and key not in fields:  # an item of a list or table: the whole is shown
         key = key.rpartition(".")[0]
     field, seen = fields.get(key), value_at(values, key)
@@ -73,11 +71,11 @@ def _place(location: Sequence[str | int], values: Any) -> tuple[str, Any]:
     return key, values
 
 
-def _others(values: Mapping[str, Any]) -> dict[str, str]:
+def _others(values: Mapping[str, Any], fields: Fields) -> dict[str, str]:
     """The keys that the chosen method and tower have not and another has, with that one's name."""
     found: dict[str, str] = {}
     for group, default in (("method", None), ("tower", "mini")):
-        keys = {name: fields_of(settings, f"{group}.") for name, settings in members(group).items()}
+        keys = {name: fields_of(settings, f"{group}.") for name, settings in members(fields[group]).items()}
         name = value_at(values, f"{group}.name")
         chosen = keys.get(str(default if name is ABSENT else name), {})
         found |= {key: name for name, its in keys.items() if chosen for key in its if key not in chosen}
@@ -128,11 +126,10 @@ def fields_of(settings: type[BaseModel], prefix: str = "") -> Fields:
     return fields
 
 
-def members(group: str) -> dict[str, type[BaseModel]]:
-    """The settings classes of the union that stands under `method` or `tower`, by name."""
-    union = get_args({"method": MethodSettings, "tower": TowerSettings}[group])[0]
-    kinds = [kind for member in get_args(union) or (union,) for kind in _kinds(member)]
-    return {kind.model_fields["name"].default: kind for kind in kinds if issubclass(kind, BaseModel)}
+def members(field: FieldInfo) -> dict[str, type[BaseModel]]:
+    """The settings classes of the union in a field, such as `method`, by name."""
+    kinds = [kind for kind in _kinds(field.annotation) if issubclass(kind, BaseModel)]
+    return {kind.model_fields["name"].default: kind for kind in kinds}
 
 
 def truth_for_number(values: Mapping[str, Any], recipe: type[BaseModel]) -> list[str]:
@@ -146,9 +143,14 @@ def truth_for_number(values: Mapping[str, Any], recipe: type[BaseModel]) -> list
     return faults
 
 
-def takes_list(field: FieldInfo) -> bool:
-    """Whether a field's value may be a list."""
-    return any(get_origin(part) is tuple for part in (field.annotation, *get_args(field.annotation)))
+def split_lists(values: dict[str, Any], recipe: type[BaseModel]) -> dict[str, Any]:
+    """`size=96,192`, as typed at the command line, is a list of two."""
+    for key, field in fields_of(recipe).items():
+        text = value_at(values, key)
+        lists = any(get_origin(part) is tuple for part in (field.annotation, *get_args(field.annotation)))
+        if isinstance(text, str) and lists:
+            values = merge(values, nested(key, [part.strip() for part in text.split(",")]))
+    return values
 
 
 def _allowed(kind: Any, key: str) -> str:

@@ -46,9 +46,10 @@ def list_recipes() -> list[RecipeInfo]:
 
 
 def _is_variant(values: Mapping[str, Any]) -> bool:
-    """Whether a recipe only changes parts of its base's method or tower: no other method, data or training."""
+    """Whether a recipe only changes parts of its base's method or tower: no other method, model or data."""
     changed = values.keys() - {*OWN, "base"}
-    return "base" in values and changed <= {"method", "tower"} and "name" not in values.get("method", {})
+    other = "name" in values.get("method", {}) or "model" in values.get("tower", {})
+    return "base" in values and changed <= {"method", "tower"} and not other
 
 
 def preset_names() -> list[str]:

@@ -15,10 +15,12 @@ import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     ModelWrapValidatorHandler,
     SerializeAsAny,
     SerializerFunctionWrapHandler,
+    Tag,
     ValidationError,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
@@ -37,9 +39,9 @@ from dgss.interfaces import Method
 from dgss.labels import LabelSpace, label_space
 from dgss.methods import MethodSettings
 from dgss.recipes import library
-from dgss.recipes.faults import explain, fields_of, members, takes_list, truth_for_number
+from dgss.recipes.faults import explain, members, split_lists, truth_for_number
 from dgss.towers.base import Normalize
-from dgss.towers.settings import TowerSettings
+from dgss.towers.clip import OpenClipSettings
 from dgss.towers.shipped import MiniSettings
 from dgss.training.loop import LoopSettings
 
@@ -50,6 +52,16 @@ Side = Annotated[int, Field(ge=SMALLEST_SIDE, le=8192)]
 Size = tuple[Side, Side]
 """(H, W) in pixels."""
 DrawnSide = Annotated[int, Field(ge=32, le=2048)]  # the buffers of larger pictures take gigabytes
+
+
+def _tower_kind(settings: Any) -> Any:
+    """A recipe whose tower gives no name means the pair that lies in the package."""
+    return settings.get("name", "mini") if isinstance(settings, Mapping) else getattr(settings, "name", None)
+
+
+TowerSettings = Annotated[
+    Annotated[MiniSettings, Tag("mini")] | Annotated[OpenClipSettings, Tag("open_clip")], Discriminator(_tower_kind)
+]
 
 
 class DrawnSettings(BaseModel):
@@ -178,7 +190,7 @@ class Recipe(BaseModel):
         context = info.context or {}
         faults = [*context.get("faults", ()), *truth_for_number(values, cls)]
         try:
-            recipe = handler(_split_lists(values))
+            recipe = handler(split_lists(values, cls))
         except ValidationError as error:
             # the one default that can be wrong is told by its key, too
             faults += explain(error, {"training": {}, **values} if isinstance(values, Mapping) else values, cls)
@@ -310,7 +322,7 @@ def _combine(given: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
             merged = library.merge(old.model_dump(), new)
             over = {**over, group: _own_method(type(old), merged, str(given["name"]))}
         elif isinstance(old, dict) and isinstance(new, dict) and new.get("name", old.get("name")) != old.get("name"):
-            fields = members(group).get(str(new["name"]))
+            fields = members(Recipe.model_fields[group]).get(str(new["name"]))
             given = {**given, group: {key: old[key] for key in old if fields and key in fields.model_fields}}
     return library.merge(given, over)
 
@@ -328,15 +340,6 @@ def _validate(values: dict[str, Any], faults: list[str], title: str) -> Recipe:
     return Recipe.model_validate(values, context={"faults": faults, "title": title})
 
 
-def _split_lists(values: dict[str, Any]) -> dict[str, Any]:
-    """`size=96,192`, as typed at the command line, is a list of two."""
-    for key, field in fields_of(Recipe).items():
-        text = library.value_at(values, key)
-        if isinstance(text, str) and takes_list(field):
-            values = library.merge(values, library.nested(key, [part.strip() for part in text.split(",")]))
-    return values
-
-
 def _refusal(title: str, faults: Sequence[str]) -> RecipeError:
     if len(faults) == 1:
         return RecipeError(f"recipe {title}: {faults[0]}")
@@ -344,4 +347,4 @@ def _refusal(title: str, faults: Sequence[str]) -> RecipeError:
 
 
 def _in_schema(name: str, value: BaseModel) -> bool:
-    return name != "method" or type(value) in members("method").values()
+    return name != "method" or type(value) in members(Recipe.model_fields["method"]).values()

@@ -30,6 +30,10 @@ class KeyMap:
         """Our name of their `key`; None where it is left out. Raises `WeightsError` for an unknown one."""
         return self._rule(key)[0]
 
+    def reason(self, key: str) -> str:
+        """Why their `key` is left out; empty where it is not."""
+        return next((reason for pattern, reason in self.left_out.items() if re.fullmatch(pattern, key)), "")
+
     def translate(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Their state under our names and in our shapes, without what is left out."""
         found = {}
@@ -48,7 +52,7 @@ class KeyMap:
         for pattern, ours, *change in self.rules:
             if found := re.fullmatch(pattern, key):
                 return found.expand(ours), change[0] if change else _as_it_is
-        if any(re.fullmatch(pattern, key) for pattern in self.left_out):
+        if self.reason(key):
             return None, _as_it_is
         raise WeightsError(f"the checkpoint holds {key!r}, which this method does not know: choose its own method")
 

@@ -1,12 +1,19 @@
-"""The names that published checkpoints give to what is ours: one table a method.
+"""The names that published checkpoints give to what is ours: one table a method; and how such a file is recognised.
 
-The goldens read the reference programs' weights with it and so prove our parts against theirs; no command uses it yet.
+The goldens read the reference programs' weights with it and so prove our parts against theirs.
 Of the parts that are ours shapes and values are the same on both sides; the towers have tables in `towers/keys.py`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from dgss.errors import WeightsError
 from dgss.towers.keys import CLIP_IMAGE, CLIP_TEXT, EVA_IMAGE, KeyMap, Rules
+from dgss.towers.published import check_fit
 
 
 def _attention(theirs: str, ours: str) -> Rules:
@@ -113,3 +120,86 @@ MASK2FORMER = KeyMap(
     left_out={r"backbone\..+": "the towers have names of their own"},
 )
 """Mask2Former in mmdet's form, as VLTSeg/VLTSeg @ 19cff2c stores it: everything but the tower."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A kind of published checkpoint. marks: keys that it alone has. recipes: by which such files were trained."""
+
+    marks: tuple[str, ...]
+    keys: KeyMap
+    recipes: tuple[str, ...]
+
+
+_TEXT_ATTENTION = "decode_head.pixel_decoder.text_proj.weight"
+PUBLISHED = (
+    Published((_TEXT_ATTENTION, "backbone.class_embedding"), TQDM, ("tqdm-clip-b-gta5", "tqdm-clip-b-cityscapes")),
+    Published((_TEXT_ATTENTION, "backbone.cls_token"), TQDM, ("tqdm-eva02-l-gta5", "tqdm-eva02-l-cityscapes")),
+)
+"""What can be converted."""
+
+_OTHERS = {
+    "query_content": "weights of this package, which need no conversion",
+    "tower.pyramid.up2.weight": "weights of this package, which need no conversion",
+    "visual.": "a pair of towers alone: name it as tower.weights of a recipe",
+    "backbone.reins.": "a checkpoint of Rein, which is not read yet",
+    "reins.": "the adapter file of Rein, which is not read yet",
+    "decode_head.query_feat.weight": "a Mask2Former or VLTSeg checkpoint, which is not read yet",
+    "sem_seg_head.": "a checkpoint of detectron2, which is not read yet",
+}
+"""How a key of a file that cannot be converted begins, and what the file then is."""
+
+
+def recognise(names: Iterable[str], source: str) -> Published:
+    """The kind of a published checkpoint by the names in it. Raises `WeightsError` that says what the file is."""
+    there = set(names)
+    for kind in PUBLISHED:
+        if there.issuperset(kind.marks):
+            return kind
+    for begin, what in _OTHERS.items():
+        if any(name.startswith(begin) for name in there):
+            raise WeightsError(f"{source} is {what}")
+    some = ", ".join(sorted(there)[:3])
+    raise WeightsError(f"{source} is no checkpoint that is known here (it holds {some} ...); those of tqdm are")
+
+
+@dataclass(frozen=True)
+class Filling:
+    """What became of a file's tensors.
+
+    used: ours that were filled. reshaped: those of them that the file stores in another shape. ignored: theirs that
+    were not taken, by the reason. absent: ours that the file has not, left as they were.
+    """
+
+    used: tuple[str, ...]
+    reshaped: tuple[str, ...]
+    ignored: Mapping[str, tuple[str, ...]]
+    absent: tuple[str, ...]
+
+
+def fill(module: nn.Module, theirs: Mapping[str, Tensor], keys: KeyMap, complaint: str, strict: bool = True) -> Filling:
+    """Fills a model from a published checkpoint.
+
+    strict: every tensor must fit; raises `WeightsError` that begins with `complaint` and names what does not. Else what
+    fits is taken, also where it is unknown to `keys`.
+    """
+    wanted, used, reshaped = module.state_dict(), {}, []
+    ignored: dict[str, list[str]] = {}
+    for key, value in theirs.items():
+        try:
+            name, ours, reason = keys.name(key), keys.translate({key: value}), keys.reason(key)
+        except WeightsError:
+            if strict:
+                raise
+            name, ours, reason = None, {}, "unknown"
+        if name is not None and (strict or (name in wanted and wanted[name].shape == ours[name].shape)):
+            used[name] = ours[name]
+            reshaped += [name] if ours[name].shape != value.shape else []
+        else:
+            reason = reason or "of another shape, or of a part that the recipe has not"
+            ignored.setdefault(reason, []).append(key)
+    if strict:
+        check_fit(wanted, used, complaint)
+    module.load_state_dict(used, strict=strict)
+    lists = {reason: tuple(names) for reason, names in ignored.items()}
+    return Filling(tuple(used), tuple(reshaped), lists, tuple(name for name in wanted if name not in used))
