@@ -30,6 +30,7 @@ class LabelSpace:
     name: e.g. `cityscapes19`. names: K class names, as a text tower reads them. colours: K colours, RGB 0 to 255.
     raw_ids: K ids of the classes in the original files. things: which classes are countable.
     sources: for each class the names of the classes of other spaces that fold into it.
+    Raises `DataError` where there is no class, more than 255, a name twice, or not one of each for every class.
     """
 
     name: str
@@ -38,6 +39,21 @@ class LabelSpace:
     raw_ids: tuple[int, ...]
     things: tuple[bool, ...]
     sources: dict[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        twice = next((name for name in self.names if self.names.count(name) > 1), None)
+        if not 1 <= len(self.names) <= IGNORE:
+            raise DataError(f"label space {self.name!r} has {len(self.names)} classes; give 1 to {IGNORE} names")
+        if twice is not None:
+            raise DataError(
+                f"label space {self.name!r} has the class {twice!r} twice; give each class a name of its own"
+            )
+        for what in ("colours", "raw_ids", "things"):
+            if len(getattr(self, what)) != len(self.names):
+                count = len(getattr(self, what))
+                raise DataError(
+                    f"label space {self.name!r} has {len(self.names)} names and {count} {what}; give as many"
+                )
 
     def __len__(self) -> int:
         return len(self.names)

@@ -129,3 +129,18 @@ def test_a_list_that_is_no_text_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "test.txt").write_bytes(b"f\xff\xfe0\n")
     with pytest.raises(DataError, match=r"test\.txt cannot be read as UTF-8"):
         domain("camvid").pairs(tmp_path, "test")
+
+
+def test_gta5_is_read_as_it_is_unpacked(tmp_path: Path) -> None:  # mutation: the palette's colours read as values
+    for name in ("images", "labels"):
+        (tmp_path / "gta5" / name).mkdir(parents=True)
+    Image.new("RGB", (4, 3), (9, 8, 7)).save(tmp_path / "gta5" / "images" / "00001.png")
+    label = Image.new("P", (4, 3))
+    label.putpalette([value for index in range(256) for value in (255 - index, index, 0)])
+    label.putdata([7, 8, 26, 34, 0, 33, 11, 7, 7, 7, 7, 7])
+    label.save(tmp_path / "gta5" / "labels" / "00001.png")
+    _, found = Dataset(domain("gta5"), tmp_path, "train").read(0)
+    assert found.ravel().tolist()[:7] == [0, 1, 13, IGNORE, IGNORE, 18, 2]
+    Image.new("RGB", (4, 3)).save(tmp_path / "gta5" / "images" / "00002.png")
+    with pytest.raises(DataError, match=r"1 images in .* have no label file, first .*00002\.png"):
+        domain("gta5").pairs(tmp_path, "train")

@@ -112,6 +112,11 @@ def _cityscapes_ids(space: LabelSpace) -> Encoding:
     return _encoding(space, dict(enumerate(space.from_raw()[:34].tolist())))
 
 
+def _gta5_ids(space: LabelSpace) -> Encoding:
+    """As Cityscapes', and 34 for licence plates, which is ignored too (the set's palette has 35 entries)."""
+    return _encoding(space, dict(enumerate(space.from_raw()[:35].tolist())))
+
+
 def _camvid_ids(space: LabelSpace) -> Encoding:
     """Class numbers, and 11 for unlabelled (SegNet tutorial)."""
     return _encoding(space, {**dict(enumerate(range(len(space)))), 11: IGNORE})
@@ -224,7 +229,7 @@ _GTA5 = Domain(
     layout="images/NNNNN.png and labels/NNNNN.png",
     marker="images",
     find=_gta5_pairs,
-    encodings={"ids": _cityscapes_ids},
+    encodings={"ids": _gta5_ids},
 )
 
 _CITYSCAPES = Domain(
