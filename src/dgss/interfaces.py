@@ -109,7 +109,10 @@ class ImageTower(nn.Module, ABC):
 
     @abstractmethod
     def frozen_copy(self, train: bool = False) -> ImageTower:
-        """A copy that never trains, in no optimizer and no checkpoint; `train` keeps its drop path drawing."""
+        """A copy that never trains, in no optimizer and no checkpoint; `train` keeps its drop path drawing.
+
+        It answers `pooled` and `dense`; its levels may be left out.
+        """
 
 
 class TextTower(nn.Module, ABC):

@@ -243,3 +243,22 @@ def test_a_model_whose_image_side_is_no_plain_vit_is_refused() -> None:
     for name in ("RN50", "convnext_base_w"):
         with pytest.raises(RecipeError, match="no plain ViT"):
             image_trunk(clip.pair_config(name), 64)
+
+
+def test_a_frozen_copy_embeds_as_its_tower_and_makes_no_levels() -> None:
+    tower, images = pair(CLIP).image, torch.rand(2, 3, 64, 64)
+    copy = tower.frozen_copy()
+    with torch.no_grad():
+        wanted, found = tower(images), copy(images)
+    assert len(wanted.levels) == 4 and found.levels == ()
+    assert torch.equal(found.pooled, wanted.pooled) and torch.equal(found.dense, wanted.dense)
+    assert not list(copy.parameters()) and not copy.state_dict()
+
+
+@pytest.mark.parametrize("draws", [False, True])
+def test_drop_path_of_a_frozen_copy_draws_only_where_asked(draws: bool) -> None:
+    trunk = image_trunk(CLIP, 64, drop_path=0.9)
+    copy = PlainViT(trunk, clip.MEAN, clip.STD, quarters(4), text_width=16).frozen_copy(train=draws).train()
+    images = torch.rand(1, 3, 64, 64)
+    answers = [copy(images).pooled for _ in range(6)]
+    assert all(torch.equal(answers[0], answer) for answer in answers) is not draws

@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate
 
 from dgss.errors import DataError
 from dgss.interfaces import ImageFeatures
-from dgss.towers.base import NormalizedTower, Triple
+from dgss.towers.base import FrozenCopy, NormalizedTower, Triple
 from dgss.towers.pyramid import Pyramid
 
 Resize = Literal["bilinear", "bicubic"]
@@ -62,6 +62,7 @@ class PlainViT(NormalizedTower):
         self.prefix: int = trunk.num_prefix_tokens
         width = trunk.embed_dim
         self.pyramid = Pyramid(width)
+        self.with_levels = True
         self.channels = (width,) * 4
         self.strides = (self.patch // 4, self.patch // 2, self.patch, 2 * self.patch)
 
@@ -80,11 +81,18 @@ class PlainViT(NormalizedTower):
             x = block(x) if rope is None else block(x, rope=rope)
             if number in self.taps:
                 maps[number] = self._map(x[:, self.prefix :], grid)
-        levels = self.pyramid([maps[number] for number in self.taps])
+        levels = self.pyramid([maps[number] for number in self.taps]) if self.with_levels else ()
         if self.text_width is None:
             return ImageFeatures(levels)
         x = self.trunk.norm(x)
         return ImageFeatures(levels, self._pooled(x), self._map(self._alone(x[:, self.prefix :]), grid))
+
+    def frozen_copy(self, train: bool = False) -> FrozenCopy:
+        """As every tower's, without levels: a twelfth of the work, and no loss compares them."""
+        copy = super().frozen_copy(train)
+        assert isinstance(copy.tower, PlainViT)
+        copy.tower.with_levels = False
+        return copy
 
     def tokens(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Normalised images (B, 3, H, W) to tokens (B, P + h*w, C), prefix first, and their grid (h, w)."""
