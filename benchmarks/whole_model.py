@@ -1,0 +1,86 @@
+"""The whole of tqdm at its published sizes, as a multiple of its own image tower's forward pass in the same process.
+
+    python benchmarks/whole_model.py [--threads 1] [--repeats 3] [--model tqdm-clip-b-gta5]
+
+Random weights, one image of 512x512, float32. The last lines are forward / tower, step (forward, losses, backward) /
+tower, and the peak of memory of a step with AdamW's.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from common import parser
+
+from dgss.interfaces import Batch, Method, SampleGenerator
+from dgss.recipes.schema import Recipe
+from dgss.training.devices import peak_memory
+from dgss.training.optimizer import build_optimizer
+
+SIDE = 512
+
+
+def batch(classes: int) -> Batch:
+    """One image of blocks of 64 pixels, with their classes."""
+    draw = torch.Generator().manual_seed(0)
+    labels = torch.randint(classes, (1, SIDE // 64, SIDE // 64), generator=draw)
+    labels = labels.repeat_interleave(64, 1).repeat_interleave(64, 2)
+    images = torch.rand(1, 3, SIDE, SIDE, generator=draw)
+    return Batch(images, labels, torch.ones_like(labels, dtype=torch.bool), torch.zeros(1, dtype=torch.long))
+
+
+def step(method: Method, given: Batch, optimizer: torch.optim.Optimizer | None = None) -> None:
+    """Forward, losses and backward, and the optimizer's step where there is one."""
+    losses = method.losses(method(given.images, given.valid), given, SampleGenerator(0, given.numbers))
+    torch.autograd.backward(torch.stack(list(losses.values())).sum())
+    if optimizer is not None:
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def times(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Medians in seconds, in turn, after one round that does not count."""
+    found: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(repeats + 1):
+        for name, run in runs.items():
+            begin = time.perf_counter()
+            run()
+            found[name].append(time.perf_counter() - begin)
+    return {name: statistics.median(values[1:]) for name, values in found.items()}
+
+
+def main() -> None:
+    """Times, then memory."""
+    line = parser(__doc__, repeats=3)
+    line.add_argument("--model", default="tqdm-eva02-l-gta5")
+    options = line.parse_args()
+    torch.set_num_threads(options.threads)
+    recipe = Recipe.load(options.model, ["tower.weights=none"])
+    method, given = recipe.build(), batch(len(recipe.labels))
+    tower = method.get_submodule("tower")
+
+    def still(run: Callable[[], object]) -> Callable[[], object]:
+        return torch.no_grad()(run)
+
+    method.train()
+    found = times(
+        {
+            "tower": still(lambda: tower(given.images, given.valid)),
+            "forward": still(lambda: method(given.images, given.valid)),
+            "step": lambda: step(method, given),
+        },
+        options.repeats,
+    )
+    print(", ".join(f"{name} {seconds:.2f} s" for name, seconds in found.items()))
+    optimizer = build_optimizer(method.parameter_groups(), recipe.training.optimizer)
+    step(method, given, optimizer)
+    print(f"forward / tower {found['forward'] / found['tower']:.2f}")
+    print(f"step / tower {found['step'] / found['tower']:.2f}")
+    print(f"memory {peak_memory():.1f} GB")
+
+
+if __name__ == "__main__":
+    main()
