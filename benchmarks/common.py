@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -13,10 +13,10 @@ import torch
 
 def parser(doc: str | None, repeats: int = 5) -> argparse.ArgumentParser:
     """What every benchmark can be told."""
-    line = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
-    line.add_argument("--threads", type=int, default=1)
-    line.add_argument("--repeats", type=int, default=repeats)
-    return line
+    options = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
+    options.add_argument("--threads", type=int, default=1)
+    options.add_argument("--repeats", type=int, default=repeats)
+    return options
 
 
 def arguments(doc: str | None) -> argparse.Namespace:
@@ -26,19 +26,24 @@ def arguments(doc: str | None) -> argparse.Namespace:
     return given
 
 
-def paired(ours: Callable[[], object], theirs: Callable[[], object], repeats: int) -> tuple[float, float]:
-    """Medians in seconds, after one round that does not count; in turn, so that a busy machine slows both."""
-    times: tuple[list[float], list[float]] = ([], [])
+def medians(runs: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Seconds, after one round that does not count; in turn, so that a busy machine slows all."""
+    found: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repeats + 1):
-        for found, run in zip(times, (ours, theirs), strict=True):
+        for name, run in runs.items():
             begin = time.perf_counter()
             run()
-            found.append(time.perf_counter() - begin)
-    mine, other = (statistics.median(found[1:]) for found in times)
-    return mine, other
+            found[name].append(time.perf_counter() - begin)
+    return {name: statistics.median(values[1:]) for name, values in found.items()}
 
 
-def line(what: str, ours: float, theirs: float) -> float:
+def paired(ours: Callable[[], object], theirs: Callable[[], object], repeats: int) -> tuple[float, float]:
+    """Medians of the two in seconds."""
+    found = medians({"ours": ours, "theirs": theirs}, repeats)
+    return found["ours"], found["theirs"]
+
+
+def compared(what: str, ours: float, theirs: float) -> float:
     """Prints one comparison; answers ours / theirs."""
     print(f"{what}: ours {1000 * ours:.0f} ms, peer {1000 * theirs:.0f} ms, ratio {ours / theirs:.2f}", flush=True)
     return ours / theirs

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from common import arguments, line, paired, peer_config
+from common import arguments, compared, paired, peer_config
 from torch import Tensor, nn
 
 from dgss.decoder.mask_decoder import MaskDecoder
@@ -97,8 +97,8 @@ def main() -> None:
     """All comparisons."""
     given = arguments(__doc__)
     mine, other = ours(), theirs()
-    line("forward", *paired(lambda: mine(False), lambda: other(False), given.repeats))
-    ratio = line("forward and backward", *paired(lambda: mine(True), lambda: other(True), given.repeats))
+    compared("forward", *paired(lambda: mine(False), lambda: other(False), given.repeats))
+    ratio = compared("forward and backward", *paired(lambda: mine(True), lambda: other(True), given.repeats))
     own, peer = memory("ours"), memory("theirs")
     print(f"memory of a step: ours {own:.0f} MB, peer {peer:.0f} MB, ratio {own / peer:.2f}")
     print(f"{ratio:.2f}")

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from common import arguments, line, paired
+from common import arguments, compared, paired
 from torch import Tensor
 
 from dgss.decoder.attention import core_by_bag, core_by_grid, reference_points
@@ -62,7 +62,7 @@ def main() -> None:
             for backward in (False, True):
                 ours, theirs = (partial(run, form, shapes, given, backward) for form in (core, peer))
                 times = paired(ours, theirs, options.repeats)
-                ratio = line(f"  {name}, forward{' and backward' if backward else ''}", *times)
+                ratio = compared(f"  {name}, forward{' and backward' if backward else ''}", *times)
     print(f"{ratio:.2f}")
 
 

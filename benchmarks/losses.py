@@ -8,7 +8,7 @@ Two images of 512x512 with 19 classes each, masks of 128x128, 12544 points. The 
 from __future__ import annotations
 
 import torch
-from common import arguments, line, paired, peer_config
+from common import arguments, compared, paired, peer_config
 from torch import Tensor
 
 from dgss.interfaces import ImageFeatures, MaskPrediction, SampleGenerator
@@ -64,7 +64,7 @@ def compare(queries: int, match: Match | None, repeats: int) -> float:
         torch.autograd.backward(total.sum())
 
     how = "fixed" if match else "assigned"
-    return line(f"{queries} queries, {how}, {LAYERS} predictions", *paired(ours, theirs, repeats))
+    return compared(f"{queries} queries, {how}, {LAYERS} predictions", *paired(ours, theirs, repeats))
 
 
 def main() -> None:

@@ -8,12 +8,10 @@ tower, and the peak of memory of a step with AdamW's.
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
-from common import parser
+from common import medians, parser
 
 from dgss.interfaces import Batch, Method, SampleGenerator
 from dgss.recipes.schema import Recipe
@@ -41,22 +39,11 @@ def step(method: Method, given: Batch, optimizer: torch.optim.Optimizer | None =
         optimizer.zero_grad()
 
 
-def times(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Medians in seconds, in turn, after one round that does not count."""
-    found: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(repeats + 1):
-        for name, run in runs.items():
-            begin = time.perf_counter()
-            run()
-            found[name].append(time.perf_counter() - begin)
-    return {name: statistics.median(values[1:]) for name, values in found.items()}
-
-
 def main() -> None:
     """Times, then memory."""
-    line = parser(__doc__, repeats=3)
-    line.add_argument("--model", default="tqdm-eva02-l-gta5")
-    options = line.parse_args()
+    known = parser(__doc__, repeats=3)
+    known.add_argument("--model", default="tqdm-eva02-l-gta5")
+    options = known.parse_args()
     torch.set_num_threads(options.threads)
     recipe = Recipe.load(options.model, ["tower.weights=none"])
     method, given = recipe.build(), batch(len(recipe.labels))
@@ -66,7 +53,7 @@ def main() -> None:
         return torch.no_grad()(run)
 
     method.train()
-    found = times(
+    found = medians(
         {
             "tower": still(lambda: tower(given.images, given.valid)),
             "forward": still(lambda: method(given.images, given.valid)),

@@ -193,7 +193,7 @@ def with_between(page: Path, begin: str, end: str, body: str) -> str:
     try:
         text = page.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise DgssError(f"{page} cannot be read: {error}") from error
+        raise DgssError(f"{page} cannot be read ({error}); name another page or folder") from error
     head, opened, rest = text.partition(begin)
     _, closed, tail = rest.partition(end)
     if not opened or not closed:

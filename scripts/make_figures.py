@@ -241,13 +241,14 @@ def main() -> None:
 
 def make(runs: Path, docs: Path, name: str) -> None:
     """Draws everything; the page is written last."""
-    page = docs / "ablations.md"
-    with_between(page, BEGIN, END, "")  # refused before any work
+    page, usual = docs / "ablations.md", name == "car"
+    if usual:
+        with_between(page, BEGIN, END, "")  # refused before any work
     found = [seeds_of(runs, recipe) for recipe in (*CLARITY_RUNS.values(), *QUERY_RUNS.values())]  # before any work
     model = dgss.load_model(found[0][0], device="cpu")
     if name not in model.labels.names:
         raise DataError(f"no class is called {name!r}: {nearest(name, model.labels.names)}")
-    recipe, number, usual = model.recipe, model.labels.names.index(name), name == "car"
+    recipe, number = model.recipe, model.labels.names.index(name)
     domains, images = read_domains([recipe.source, *recipe.targets], recipe.drawn.size), docs / "images"
     word = name.replace(" ", "-")
     sections = [clarity_section(runs, domains, images)] if usual else []

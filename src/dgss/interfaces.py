@@ -93,12 +93,11 @@ class ImageFeatures:
 class ImageTower(nn.Module, ABC):
     """An image encoder. It normalises its input and sets non-valid pixels to 0 after that.
 
-    channels, strides: per level, finest first. text_width: E, None without a text partner. blocks: where adapters
+    channels: per level, finest first. text_width: E, None without a text partner. blocks: where adapters
     and hooks attach. temperature: the scale s of s * cos(pixel, text) that the pair was trained with, None unknown.
     """
 
     channels: tuple[int, ...]
-    strides: tuple[int, ...]
     text_width: int | None = None
     temperature: float | None = None
     blocks: nn.ModuleList
@@ -106,6 +105,11 @@ class ImageTower(nn.Module, ABC):
     @abstractmethod
     def forward(self, images: Tensor, valid: Tensor | None = None) -> ImageFeatures:
         """images: (B, 3, H, W) float in [0, 1], RGB; valid: (B, H, W) bool, None = all."""
+
+    @property
+    def embedding_trains(self) -> bool:
+        """Whether what it says in text space changes in training."""
+        return any(parameter.requires_grad for parameter in self.parameters())
 
     @abstractmethod
     def frozen_copy(self, train: bool = False) -> ImageTower:

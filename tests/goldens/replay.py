@@ -30,7 +30,7 @@ class RecordedTower(ImageTower):
     def __init__(self, taps: Sequence[Tensor], pooled: Tensor | None = None, dense: Tensor | None = None) -> None:
         super().__init__()
         width = taps[0].shape[1]
-        self.channels, self.strides = (width,) * 4, (4, 8, 16, 32)
+        self.channels = (width,) * 4
         self.text_width = None if dense is None else dense.shape[1]
         self.blocks = nn.ModuleList()
         self.pyramid = Pyramid(width)

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 from load import Golden
+from typer.testing import CliRunner
 
 from dgss.api.convert import Conversion, convert
 from dgss.api.load import load_model
+from dgss.cli import app
 from dgss.errors import DgssError, WeightsError
 from dgss.recipes.schema import Recipe
 from dgss.towers.clip import OpenClipSettings
@@ -53,7 +55,6 @@ def test_a_converted_checkpoint_answers_as_the_reference(
     assert not found.filling.absent
     kept = set(weights) - {key for names in found.filling.ignored.values() for key in names}
     assert len(found.filling.used) == len(kept) and all(key.startswith("reg_E0.") for key in set(weights) - kept)
-    assert "the frozen copy of the pretrained image tower" in found.table()
     model = load_model(found.path, device="cpu")
     images = torch.from_numpy(golden.input("image"))
     with torch.no_grad():
@@ -72,7 +73,7 @@ def test_what_does_not_fit_is_named_and_nothing_is_written(recipe: Recipe, weigh
             **weights,
             first: torch.cat([weights[first], weights[first][:1]]),
         },
-        "holds 'decode_head.surplus', which this method does not know": {
+        "1 unexpected (decode_head.surplus); --partial takes what fits": {
             **weights,
             "decode_head.surplus": torch.zeros(1),
         },
@@ -99,3 +100,22 @@ def test_a_run_that_is_there_is_not_overwritten(recipe: Recipe, weights: Weights
     with pytest.raises(DgssError, match="is not empty"):
         converted(tmp_path, weights, recipe)
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
+
+
+def test_the_command_reports_what_became_of_every_tensor(recipe: Recipe, weights: Weights, tmp_path: Path) -> None:
+    wrong = {key: value for key, value in weights.items() if key != "decode_head.cls_embed.bias"}
+    file, own = saved(tmp_path / "a.pth", wrong), tmp_path / "own.yaml"
+    own.write_text(recipe.dump(), encoding="utf-8")
+    line = ["convert", str(file), "--recipe", str(own), "--out", str(tmp_path / "run")]
+    refused = CliRunner().invoke(app, line)
+    assert refused.exit_code == 1 and "1 missing (mask_decoder.class_embed.bias); --partial" in refused.output
+    assert not (tmp_path / "run").exists()
+    made = CliRunner().invoke(app, [*line, "--partial"])
+    assert made.exit_code == 0, made.output
+    for words in ("tensors used", "ignored, the frozen copy", "1 not in the file, random now", f"model: {tmp_path}"):
+        assert words in made.output
+    assert load_model(tmp_path / "run", device="cpu").recipe.name == "tiny"
+    unknown = CliRunner().invoke(app, ["convert", str(file), "--recipe", "tqdm-clip", "--out", str(tmp_path / "b")])
+    assert unknown.exit_code == 1 and "did you mean" in unknown.output
+    occupied = CliRunner().invoke(app, line)
+    assert occupied.exit_code == 1 and "run is not empty; name another folder with --out" in occupied.output

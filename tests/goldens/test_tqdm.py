@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,8 @@ from dgss.losses import mask_losses as losses_module
 from dgss.losses.mask_losses import MaskLossSettings, mask_losses
 from dgss.losses.matching import fixed, mask_targets
 from dgss.methods.tqdm import Tqdm, TqdmPrediction, TqdmSettings
-from dgss.towers.clip import ClipText, image_trunk, text_transformer, tokenizer
+from dgss.towers.clip import image_trunk
+from dgss.towers.clip_text import ClipText, text_transformer, tokenizer
 from dgss.towers.text import ContextDecoderSettings
 from dgss.towers.vision import PlainViT, Resize
 from dgss.weights.reference import TQDM
@@ -117,7 +119,8 @@ def build(golden: Golden) -> Tqdm:
     model = settings_of(golden).build(towers_of(golden), labels, torch.Generator())
     state = {key: torch.from_numpy(np.array(value)) for key, value in golden.state_dict().items()}
     model.load_state_dict(TQDM.translate(state), strict=True)
-    copy = {key.replace("reg_E0.", "backbone."): value for key, value in state.items() if key.startswith("reg_E0.")}
+    part = r"reg_E0\.(?!fpn)"  # the copy makes no levels
+    copy = {key.replace("reg_E0.", "backbone."): value for key, value in state.items() if re.match(part, key)}
     assert model.teacher is not None
     frozen = {key.removeprefix("tower."): value for key, value in TQDM.translate(copy).items()}
     model.teacher.tower.load_state_dict(frozen, strict=True)
@@ -162,7 +165,7 @@ def stages(golden: Golden) -> dict[str, Tensor]:
     model.pixel_decoder.register_forward_hook(lambda *answer: memory.append(answer[2]))
     images = batch_of(golden).images
     taps: list[Tensor] = []
-    model.tower.pyramid.register_forward_pre_hook(lambda _, inputs: taps.extend(inputs[0]))
+    model.get_submodule("tower.pyramid").register_forward_pre_hook(lambda _, inputs: taps.extend(inputs[0]))
     with torch.no_grad():
         prediction = model(images)
         assert model.prompts is not None

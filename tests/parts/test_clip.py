@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dgss.errors import DataError, RecipeError, WeightsError
 from dgss.interfaces import Towers
 from dgss.towers import clip
-from dgss.towers.clip import ClipText, OpenClipSettings, Tokenizer, fill_pair, image_trunk, quarters, text_transformer
+from dgss.towers.clip import OpenClipSettings, fill_pair, image_trunk, quarters
+from dgss.towers.clip_text import ClipText, Tokenizer, text_transformer, tokenizer
+from dgss.towers.published import read_tensors
 from dgss.towers.text import LearnedPrompts
-from dgss.towers.vision import PlainViT
+from dgss.towers.vision import PlainViT, resize_positions
 
 TEXT = {"context_length": 20, "width": 32, "heads": 2, "layers": 2}
 CLIP = {
@@ -54,9 +57,21 @@ SIGLIP = {
         "act_kwargs": {"approximate": "tanh"},
     },
 }
-# PE-Core's kind: an attention pool, text as CLIP's
-PE = {**SIGLIP, "text_cfg": TEXT, "vision_cfg": {**SIGLIP["vision_cfg"], "timm_proj": None}, "embed_dim": 24}  # type: ignore[dict-item]
-KINDS = {"clip": CLIP, "eva": EVA, "siglip": SIGLIP, "pe": PE}
+# an attention pool with rotated queries and a class token, text as CLIP's
+PE = {
+    "embed_dim": 24,
+    "custom_text": True,
+    "vision_cfg": {
+        "image_size": 384,
+        "timm_model_name": "vit_pe_core_tiny_patch16_384",
+        "timm_pool": "map",
+        "timm_proj": None,
+    },
+    "text_cfg": TEXT,
+}
+# MobileCLIP2's kind of text: read at the end token, but without a causal mask
+OPEN = {**CLIP, "custom_text": True, "quick_gelu": False, "text_cfg": {**TEXT, "no_causal_mask": True}}
+KINDS = {"clip": CLIP, "eva": EVA, "siglip": SIGLIP, "pe": PE, "open": OPEN}
 IDS = {"road": [7, 1], "traffic light": [8, 9, 1], "sky": [5, 1]}
 
 
@@ -77,7 +92,7 @@ def pair(config: dict[str, Any], size: int | None = None) -> Towers:
     trunk = image_trunk(config, size or config["vision_cfg"]["image_size"])
     taps = quarters(len(trunk.blocks))
     own = config["text_cfg"].get("pool_type") == "last"
-    words = Tokenizer(lambda text: IDS[text], start=0) if own else clip.tokenizer()
+    words = Tokenizer(lambda text: IDS[text], start=0) if own else tokenizer()
     image = PlainViT(trunk, clip.MEAN, clip.STD, taps, text_width=config["embed_dim"])
     return Towers(image.eval(), ClipText(text_transformer(config), words).eval())
 
@@ -93,7 +108,7 @@ def both(request: pytest.FixtureRequest) -> tuple[Towers, Any]:
 def test_images_and_texts_have_the_embeddings_of_open_clip(both: tuple[Towers, Any]) -> None:
     ours, theirs = both
     assert isinstance(ours.image, PlainViT) and isinstance(ours.text, ClipText)
-    size = 16 * 10 if ours.image.patch == 16 and ours.image.grid != (4, 4) else 64 if ours.image.patch == 16 else 224
+    size = ours.image.grid[0] * ours.image.patch
     images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(1))
     names = list(IDS)
     ids = ours.text.tokens(names)
@@ -125,7 +140,7 @@ def test_contexts_stand_before_the_words_and_take_gradient(both: tuple[Towers, A
     positions = text.model.positional_embedding
     start = text.start
     torch.testing.assert_close(seen[0][1, start : start + 3], prompts.contexts[0] + positions[start : start + 3])
-    if text.model.pool_type == "last":
+    if text.model.attn_mask is None:
         assert seen[0].shape[1] == text.context_length
 
 
@@ -148,10 +163,9 @@ def test_any_size_gives_four_levels_of_the_patches_that_fit(size: tuple[int, int
     tower = pair(CLIP).image
     with torch.no_grad():
         features = tower(torch.rand(1, 3, *size))
-        read = tower(torch.rand(1, 3, *size).new_zeros(1, 3, *size))
     h, w = size[0] // 16, size[1] // 16
     assert [level.shape[2:] for level in features.levels] == [(4 * h, 4 * w), (2 * h, 2 * w), (h, w), (h // 2, w // 2)]
-    assert features.dense is not None and features.dense.shape == (1, 16, h, w) and read.dense is not None
+    assert features.dense is not None and features.dense.shape == (1, 16, h, w)
 
 
 def test_the_remainder_of_a_size_is_never_read() -> None:
@@ -176,7 +190,10 @@ def test_positions_of_another_size_are_resized_when_loaded() -> None:
     theirs, ours = peer(CLIP), pair(CLIP, size=96)
     fill_pair(ours, theirs.state_dict(), "bilinear", "theirs")
     assert isinstance(ours.image, PlainViT) and ours.image.trunk.pos_embed.shape == (1, 37, 64)
-    torch.testing.assert_close(ours.image.trunk.pos_embed[0, 0], theirs.visual.positional_embedding[0])
+    table = theirs.visual.positional_embedding[None].detach()
+    both = [resize_positions(table, (4, 4), (6, 6), how) for how in ("bilinear", "bicubic")]
+    torch.testing.assert_close(ours.image.trunk.pos_embed.detach(), both[0])
+    assert not torch.allclose(*both, atol=1e-3)
 
 
 def test_the_class_embedding_twice_is_a_choice() -> None:
@@ -199,7 +216,7 @@ def test_what_does_not_fit_a_pair_is_named() -> None:
     lacking = {key: value for key, value in state.items() if key != "visual.ln_pre.weight"}
     with pytest.raises(WeightsError, match=r"1 missing \(image.trunk.norm_pre.weight\)"):
         fill_pair(pair(CLIP), lacking, "bicubic", "a file")
-    with pytest.raises(WeightsError, match=r"a file is no file of a CLIP-like pair: .*decode_head.x"):
+    with pytest.raises(WeightsError, match=r"a file does not fit .*: 1 unexpected \(decode_head.x\)"):
         fill_pair(pair(CLIP), {**state, "decode_head.x": torch.zeros(1)}, "bicubic", "a file")
 
 
@@ -240,9 +257,9 @@ def test_unknown_models_and_weights_are_refused_in_one_line() -> None:
 
 
 def test_a_model_whose_image_side_is_no_plain_vit_is_refused() -> None:
-    for name in ("RN50", "convnext_base_w"):
-        with pytest.raises(RecipeError, match="no plain ViT"):
-            image_trunk(clip.pair_config(name), 64)
+    for name in ("RN50", "convnext_base_w", "MobileCLIP-S1", "MobileCLIP-B", "ViT-L-14-CLIPA", "coca_ViT-B-32"):
+        with pytest.raises(RecipeError, match="no plain ViT"), torch.device("meta"):
+            image_trunk(clip.pair_config(name), 224)
 
 
 def test_a_frozen_copy_embeds_as_its_tower_and_makes_no_levels() -> None:
@@ -262,3 +279,84 @@ def test_drop_path_of_a_frozen_copy_draws_only_where_asked(draws: bool) -> None:
     images = torch.rand(1, 3, 64, 64)
     answers = [copy(images).pooled for _ in range(6)]
     assert all(torch.equal(answers[0], answer) for answer in answers) is not draws
+
+
+def test_a_tower_without_a_partner_says_nothing_in_text_space() -> None:
+    tower = PlainViT(image_trunk(CLIP, 64), clip.MEAN, clip.STD, quarters(4))
+    features = tower(torch.rand(1, 3, 64, 64))
+    assert features.pooled is None and features.dense is None and len(features.levels) == 4
+
+
+def test_openais_archive_fills_a_pair(tmp_path: Path) -> None:
+    """Half precision, TorchScript, numbers beside the weights."""
+    theirs, ours = peer(CLIP), pair(CLIP)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs.input_resolution = nn.Buffer(torch.tensor(64))
+        inputs = {"encode_image": torch.rand(1, 3, 64, 64)}
+        traced = torch.jit.trace_module(theirs, inputs, check_trace=False).half()
+        torch.jit.save(traced, tmp_path / "ViT.pt")
+    fill_pair(ours, read_tensors(tmp_path / "ViT.pt"), "bicubic", "a file")
+    images = torch.rand(1, 3, 64, 64)
+    assert isinstance(ours.image, PlainViT)
+    with torch.no_grad():
+        wanted = theirs.float().encode_image(ours.image.normalise(images))
+        torch.testing.assert_close(ours.image(images).pooled, wanted, atol=2e-2, rtol=2e-2)
+    assert ours.image.trunk.cls_token.dtype == torch.float32
+
+
+def test_evas_own_names_fill_a_pair() -> None:
+    config = {
+        **EVA,
+        "vision_cfg": {"timm_model_name": "eva02_large_patch14_clip_336", "timm_pool": "token", "timm_proj": None},
+    }
+
+    def made(seed: int) -> Towers:
+        torch.manual_seed(seed)
+        trunk = image_trunk(config, 56, embed_dim=32, depth=4, num_heads=4)
+        image = PlainViT(trunk, clip.MEAN, clip.STD, quarters(4), text_width=16)
+        return Towers(image, ClipText(text_transformer(config), tokenizer()))
+
+    theirs, ours = made(0), made(1)
+    assert isinstance(theirs.image, PlainViT) and isinstance(ours.image, PlainViT) and theirs.text is not None
+    changes = {".q_proj.bias": ".q_bias", ".v_proj.bias": ".v_bias", "attn.norm.": "attn.inner_attn_ln."}
+    changes |= {"fc1_g": "w1", "fc1_x": "w2", "mlp.norm.": "mlp.ffn_ln.", "fc2": "w3"}
+    state = {"logit_scale": torch.zeros(()), "visual.rope.freqs_cos": torch.zeros(4, 4)}
+    for key, value in theirs.image.trunk.state_dict().items():
+        for new, old in changes.items():
+            key = key.replace(new, old)
+        state[f"visual.{key}"] = value
+    state |= {key.replace("model.", "text.", 1): value for key, value in theirs.text.state_dict().items()}
+    fill_pair(ours, state, "bicubic", "a file")
+    wanted = theirs.image.trunk.state_dict()
+    assert all(torch.equal(value, wanted[key]) for key, value in ours.image.trunk.state_dict().items())
+
+
+def test_weights_of_the_other_activation_are_refused() -> None:
+    """GELU and QuickGELU have weights of the same names and shapes."""
+    with pytest.raises(RecipeError, match=r"'openai' were trained with QuickGELU; set it to ViT-B-16-quickgelu$"):
+        clip.check_activation("ViT-B-16", clip.pair_config("ViT-B-16"), "openai", {})
+    clip.check_activation("ViT-B-16-quickgelu", clip.pair_config("ViT-B-16-quickgelu"), "openai", {})
+    plain = clip.pair_config("ViT-B-16")
+    with pytest.raises(RecipeError, match="QuickGELU"):
+        clip.check_activation("ViT-B-16", plain, "a.pt", {"input_resolution": torch.tensor(224)})
+    clip.check_activation("ViT-B-16", plain, "a.pt", {})
+    clip.check_activation("ViT-B-16", plain, "laion400m_e31", {})
+
+
+def test_colours_are_those_of_the_chosen_weights() -> None:
+    assert clip.colours("ViT-L-14", "openai") == (clip.MEAN, clip.STD)
+    assert clip.colours("ViT-L-14", "laion2b_s32b_b82k") == ((0.5,) * 3, (0.5,) * 3)
+    assert clip.colours("ViT-L-14", "/a/file.pt") == (clip.MEAN, clip.STD)
+
+
+def test_more_places_than_there_are_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"tower.text_length = 21: the text tower has 20 places"):
+        ClipText(text_transformer(CLIP), tokenizer(), 21)
+
+
+def test_only_the_pyramid_trains_over_a_frozen_trunk() -> None:
+    tower = pair(CLIP).image
+    assert tower.embedding_trains
+    tower.get_submodule("trunk").requires_grad_(False)
+    assert not tower.embedding_trains

@@ -124,7 +124,7 @@ def test_towers_that_cannot_serve_are_refused() -> None:
         tqdm(tiny_towers(text=False))
     towers = tiny_towers()
     towers.image.temperature = None
-    with pytest.raises(RecipeError, match=r"^method\.mask_prior = 'score_map': needs a tower temperature"):
+    with pytest.raises(RecipeError, match=r"^method\.mask_prior = 'score_map': needs a tower with a temperature"):
         tqdm(towers, mask_prior="score_map")
     with pytest.raises(RecipeError, match=r"^method\.queries = 18: should be at least 19, one for each class"):
         mask2former(queries=18)

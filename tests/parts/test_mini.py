@@ -139,7 +139,7 @@ def test_the_lesson_kept_the_unseen_words_out() -> None:
 def test_any_size_gives_levels_of_rounded_up_sizes(size: tuple[int, int], stride: int) -> None:
     tower = MiniSettings(weights="none", dense_stride=stride).build(weights=False).image.eval()
     features = tower(pixels(1, 3, *size))
-    for level, channels, step in zip(features.levels, tower.channels, tower.strides, strict=True):
+    for level, channels, step in zip(features.levels, tower.channels, (4, 8, 16, 32), strict=True):
         assert level.shape == (1, channels, -(-size[0] // step), -(-size[1] // step))
     assert features.dense is not None
     assert features.pooled is not None

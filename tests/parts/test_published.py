@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 import zipfile
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,54 @@ def test_objects_of_other_programs_beside_the_tensors_do_no_harm_and_no_hindranc
     assert found.keys() == {"a", "b", "empty"} and torch.equal(found["a"], weights["module.a"])
     assert torch.equal(found["b"], torch.ones(2)) and found["empty"].shape == (0, 3)
     assert not (tmp_path / "trapped").exists()
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_every_pickle_protocol_is_read(tmp_path: Path, protocol: int) -> None:
+    """More than 64 KB of pickle, which protocols 4 and 5 write in frames."""
+    shared = torch.arange(12.0).view(3, 4)
+    weights = {f"part{number}.weight": torch.full((2,), float(number)) for number in range(1500)}
+    weights |= {"whole": shared, "row": shared[1], "turned": shared.T, "half": torch.ones(3, dtype=torch.bfloat16)}
+    others = {
+        "trap": Trap(tmp_path / "x"),
+        "many": deque([1, 2]),
+        "some": {1, 2},
+        "odd": torch.ones(2, dtype=torch.cfloat),
+    }
+    torch.save({"others": others, "model": weights}, tmp_path / "a.pth", pickle_protocol=protocol)
+    found = read_tensors(tmp_path / "a.pth")
+    assert found.keys() == weights.keys()
+    assert all(torch.equal(found[name], value) and found[name].dtype == value.dtype for name, value in weights.items())
+    assert found["row"].untyped_storage().data_ptr() == found["whole"].untyped_storage().data_ptr()
+
+
+def test_a_table_that_holds_itself_ends(tmp_path: Path) -> None:
+    table: dict[str, Any] = {}
+    table["model"] = table
+    torch.save(table, tmp_path / "a.pth")
+    with pytest.raises(WeightsError):
+        read_tensors(tmp_path / "a.pth")
+
+
+def test_a_header_that_looks_like_a_page_is_none(tmp_path: Path) -> None:
+    """The length that a safetensors file begins with may be the bytes ` <`."""
+    path, size = tmp_path / "a.safetensors", 0x3C20
+    save_file({"a": torch.ones(2)}, path)
+    content = path.read_bytes()
+    old = int.from_bytes(content[:8], "little")
+    path.write_bytes(size.to_bytes(8, "little") + content[8 : 8 + old].ljust(size) + content[8 + old :])
+    assert torch.equal(read_tensors(path)["a"], torch.ones(2))
+
+
+def test_more_than_tensors_in_the_old_format_is_told(tmp_path: Path) -> None:
+    torch.save(
+        {"model": {"a": torch.ones(2)}, "trap": Trap(tmp_path / "x")},
+        tmp_path / "a.pth",
+        _use_new_zipfile_serialization=False,
+    )
+    with pytest.raises(WeightsError, match=r"holds more than tensors, in .*old format; save its state_dict alone"):
+        read_tensors(tmp_path / "a.pth")
+    assert not (tmp_path / "x").exists()
 
 
 def test_plain_files_of_every_kind_are_read(tmp_path: Path) -> None:

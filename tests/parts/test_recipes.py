@@ -22,8 +22,10 @@ from dgss.labels import LabelSpace
 from dgss.recipes import library
 from dgss.recipes.faults import fields_of
 from dgss.recipes.schema import Recipe, differences, resolve
+from dgss.towers.clip import OpenClipSettings
 from dgss.towers.shipped import MiniSettings
 from dgss.towers.text import TowerOutline
+from tests.parts.test_clip import CLIP
 
 NAME = "tqdm-mini-streets"
 PRESETS = library.preset_names()
@@ -164,8 +166,11 @@ WRONG = {
     "method.name=zero_shot method.width=96": "method.width = 96: unknown key; linear has it",
     "method.name=linear method.decoder_layers=2": "method.decoder_layers = 2: unknown key; mask2former has it",
     "tower.weights=none": (
-        "method.mask_prior = 'score_map': needs a tower temperature; set it to none or tower.weights to pretrained"
+        "method.mask_prior = 'score_map': needs a tower with a temperature (mini, pretrained); set it to none"
     ),
+    "tower.weights=foo": "tower.weights = 'foo': should be 'pretrained' or 'imagenet' or 'none'",
+    "tower.name=other": "tower.name = 'other': should be one of mini, open_clip",
+    "tower.taps=1,2,3,4": "tower.taps = '1,2,3,4': unknown key; open_clip has it",
     "method.frozen_copy=train": (
         "method.frozen_copy = 'train': lets drop path draw, but the tower has none; set it to eval"
     ),
@@ -385,6 +390,15 @@ def test_a_written_recipe_names_method_and_tower_first(name: str) -> None:
     text = recipe.dump()
     assert f"\nmethod:\n  name: {recipe.method.name}\n" in text and f"\ntower:\n  name: {recipe.tower.name}\n" in text
     assert Recipe.parse(text, "file").dump() == text
+
+
+@pytest.mark.parametrize("drop_path", [0.0, 0.1])
+def test_what_is_said_of_a_pair_of_open_clip_is_true(drop_path: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dgss.towers.clip.pair_config", lambda name: CLIP)
+    settings = OpenClipSettings(weights="none", size=64, drop_path=drop_path)
+    said, built = settings.outline, TowerOutline.of(settings.build())
+    assert (said.temperature, said.drop_path) == (built.temperature, built.drop_path) == (False, drop_path > 0)
+    assert said.text == "unknown"
 
 
 @pytest.mark.parametrize("weights", ["pretrained", "none"])
@@ -642,3 +656,55 @@ def test_on_a_terminal_variants_stand_below_a_line_of_their_own(
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[-12:]] == VARIANTS and max(map(len, lines)) <= 100
     assert lines[-13].startswith("variants") and lines[-14] == ""
+
+
+def test_a_tower_of_another_name_keeps_nothing_of_the_old_one() -> None:
+    """Its weights would mean something else."""
+    other = Recipe.load("tqdm-clip-b-gta5", ["tower.name=mini", "method.frozen_copy=eval", "method.contexts=4"])
+    assert other.tower == MiniSettings()
+    back = Recipe.load("tqdm-mini-no-prior", ["tower.name=open_clip"])
+    assert back.tower == OpenClipSettings()
+    assert Recipe.load("tqdm-clip-b-gta5", ["tower.name=open_clip"]).tower.size == 512
+
+
+PUBLISHED = {  # specs of the released program: towers, prompts, weights of the losses, schedule
+    "tqdm-clip-b-gta5": {
+        "tower.model": "ViT-B-16-quickgelu", "tower.weights": "openai", "tower.size": 512, "tower.taps": [3, 5, 7, 11],
+        "tower.positions": "bilinear", "tower.double_class": True, "tower.text_length": 10, "tower.drop_path": 0.1,
+        "method.contexts": 5, "method.frozen_copy": "train", "method.embedding_decay": True,
+        "training.optimizer.lr": 1e-5, "training.optimizer.weight_decay": 1e-4,
+    },
+    "tqdm-eva02-l-gta5": {
+        "tower.model": "EVA02-L-14-336", "tower.weights": "merged2b_s6b_b61k", "tower.taps": [7, 11, 15, 23],
+        "tower.positions": "bicubic", "tower.double_class": False, "tower.text_length": 13, "tower.drop_path": 0.0,
+        "method.contexts": 8, "method.embedding_decay": True,
+        "training.optimizer.lr": 1e-5, "training.optimizer.weight_decay": 1e-4,
+    },
+    "tqdm-eva02-l-cityscapes": {
+        "tower.model": "EVA02-L-14-336", "tower.text_length": 13, "method.contexts": 8, "method.embedding_decay": False,
+        "training.optimizer.lr": 1e-4, "training.optimizer.weight_decay": 1e-5, "source": "cityscapes",
+    },
+}  # fmt: skip
+ALL_PUBLISHED = {
+    "tower.name": "open_clip", "tower.frozen": False, "size": [512, 512], "normalize": None,
+    "method.template": "a clean origami of a {}", "method.context_decoder.gamma": "reference",
+    "method.context_decoder.width": 256, "method.context_decoder.heads": 4, "method.context_decoder.layers": 3,
+    "method.context_decoder.dropout": 0.1, "method.pixel_mean": "all", "method.temperature": 0.07,
+    "method.language_weight": 1.0, "method.vision_language_weight": 1.0, "method.vision_weight": 1.0,
+    "method.mask_prior": "none", "method.tower_lr_scale": 0.1,
+    "method.mask_losses.class_weight": 2.0, "method.mask_losses.mask_weight": 5.0,
+    "method.mask_losses.dice_weight": 5.0, "method.mask_losses.no_object": 0.1, "method.mask_losses.points": 12544,
+    "method.mask_losses.oversample": 3.0, "method.mask_losses.importance": 0.75,
+    "method.mask_losses.per_process": True, "augment.scale_min": 0.5, "augment.scale_max": 2.0,
+    "augment.class_limit": 0.75, "augment.flip": 0.5, "training.steps": 20000, "training.batch_size": 8,
+    "training.clip_norm": None, "training.precision": "float32", "training.optimizer.schedule": "poly",
+    "training.optimizer.power": 0.9, "training.optimizer.min_lr": 1e-6, "training.optimizer.warmup_steps": 1500,
+    "training.optimizer.warmup_ratio": 1e-6, "inference.window": [512, 512], "inference.stride": [341, 341],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_released_recipe_has_every_value_of_the_released_program(name: str) -> None:
+    values = resolve(name).values()
+    wanted = ALL_PUBLISHED | PUBLISHED[name]
+    assert {key: values.get(key) for key in wanted} == wanted

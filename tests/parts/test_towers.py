@@ -23,7 +23,7 @@ class DropPath(nn.Module):
 
 
 class TinyTower(NormalizedTower):
-    channels, strides = (4,), (1,)
+    channels = (4,)
 
     def __init__(self) -> None:
         super().__init__((0.5, 0.25, 0.0), (0.5, 0.25, 1.0))

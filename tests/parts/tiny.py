@@ -34,7 +34,7 @@ class TinyImageTower(ImageTower):
         frozen_norm: bool = True,
     ) -> None:
         super().__init__()
-        self.channels, self.strides, self.text_width = channels, (4, 8, 16, 32), text_width
+        self.channels, self.text_width = channels, text_width
         self.temperature = 8.0
         self.dense_level, self.frozen_norm = dense_level, frozen_norm
         self.stem = nn.Conv2d(3, channels[0], 3, 2, 1)

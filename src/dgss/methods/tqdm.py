@@ -70,7 +70,7 @@ class TqdmSettings(DecoderSettings):
         faults = {
             "text_queries = false: nor does any other part use text; choose the method mask2former": not used,
             f"context_init = {phrase!r}: starts contexts, of which are 0; set it to null": phrase and not self.contexts,
-            "mask_prior = 'score_map': needs a tower temperature; set it to none or tower.weights to pretrained": cold,
+            "mask_prior = 'score_map': needs a tower with a temperature (mini, pretrained); set it to none": cold,
             "frozen_copy = 'train': lets drop path draw, but the tower has none; set it to eval": still,
         }
         unread = towers.unread(labels.names, self.template, self.contexts, phrase)
@@ -117,7 +117,7 @@ class Tqdm(Method):
             self.mask_decoder.start_from_zero()
             self.class_prior = nn.Buffer(6.0 * torch.eye(classes, classes + 1))  # p of class k near .95
             self.prior_scale = nn.Buffer(torch.tensor(self.tower.temperature))  # s, as it was in this training
-        copied = teacher and settings.vision_weight > 0 and any(p.requires_grad for p in self.tower.parameters())
+        copied = teacher and settings.vision_weight > 0 and self.tower.embedding_trains
         self.teacher = self.tower.frozen_copy(settings.frozen_copy == "train") if copied else None
 
     def forward(self, images: Tensor, valid: Tensor | None = None) -> TqdmPrediction:

@@ -32,6 +32,8 @@ _TYPE = {int: "a whole number", float: "a number", bool: "true or false", str: "
 def explain(error: ValidationError, values: Mapping[str, Any], recipe: type[BaseModel]) -> list[str]:
     """One line for each fault: the dotted key, the value seen, what is allowed."""
     fields = fields_of(recipe)
+    for settings, group in _chosen(values, fields).values():
+        fields = {**fields, **fields_of(settings, f"{group}.")}  # where two of a union share a key, the chosen one's
     lines = [line for fault in error.errors(include_url=False) for line in _explain(fault, values, fields)]
     return list(dict.fromkeys(lines))  # each member of a union complains, and all in the same words
 
@@ -71,14 +73,23 @@ def _place(location: Sequence[str | int], values: Any) -> tuple[str, Any]:
     return key, values
 
 
+def _chosen(values: Mapping[str, Any], fields: Fields) -> dict[str, tuple[type[BaseModel], str]]:
+    """The settings of the chosen method and tower, each with its group; none while none is chosen."""
+    found: dict[str, tuple[type[BaseModel], str]] = {}
+    for group, default in (("method", None), ("tower", "mini")):  # as `schema.py` has it
+        name = value_at(values, f"{group}.name")
+        settings = members(fields[group]).get(str(default if name is ABSENT else name)) if group in fields else None
+        found |= {group: (settings, group)} if settings is not None else {}
+    return found
+
+
 def _others(values: Mapping[str, Any], fields: Fields) -> dict[str, str]:
     """The keys that the chosen method and tower have not and another has, with that one's name."""
     found: dict[str, str] = {}
-    for group, default in (("method", None), ("tower", "mini")):
-        keys = {name: fields_of(settings, f"{group}.") for name, settings in members(fields[group]).items()}
-        name = value_at(values, f"{group}.name")
-        chosen = keys.get(str(default if name is ABSENT else name), {})
-        found |= {key: name for name, its in keys.items() if chosen for key in its if key not in chosen}
+    for settings, group in _chosen(values, fields).values():
+        own = fields_of(settings, f"{group}.")
+        for name, other in members(fields[group]).items():
+            found |= {key: name for key in fields_of(other, f"{group}.") if key not in own}
     return found
 
 
@@ -128,7 +139,7 @@ def fields_of(settings: type[BaseModel], prefix: str = "") -> Fields:
 
 def members(field: FieldInfo) -> dict[str, type[BaseModel]]:
     """The settings classes of the union in a field, such as `method`, by name."""
-    kinds = [kind for kind in _kinds(field.annotation) if issubclass(kind, BaseModel)]
+    kinds = [kind for kind in _kinds(field.annotation) if issubclass(kind, BaseModel) and "name" in kind.model_fields]
     return {kind.model_fields["name"].default: kind for kind in kinds}
 
 

@@ -287,11 +287,9 @@ def resolve(source: str | Path, overrides: Sequence[str] = (), above: Mapping[st
     over = library.merge(over, dict(above or {}))
     recipe = _validate(_combine(library.flat(layers), over), faults, str(source))
     layers.append(library.Layer("command line", over))
-    origins = {}
-    for key in Resolved(recipe, {}).values():
-        givers = [str(layer.source) for layer in layers if library.holds(layer.values, key)]
-        origins[key] = givers[-1] if givers else "default"
-    return Resolved(recipe, origins)
+    keys = Resolved(recipe, {}).values()
+    givers = {key: [str(layer.source) for layer in layers if library.holds(layer.values, key)] for key in keys}
+    return Resolved(recipe, {key: found[-1] if found else "default" for key, found in givers.items()})
 
 
 def differences(old: Recipe, new: Recipe, ignore: Iterable[str] = ()) -> list[str]:
@@ -315,15 +313,16 @@ def _changed(recipe: Recipe, values: Mapping[str, Any], faults: list[str]) -> Re
 
 
 def _combine(given: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`over` laid over `given`; a method or tower of another name keeps of the old one's values those it knows."""
-    for group in ("method", "tower"):
-        old, new = given.get(group), over.get(group)
-        if isinstance(old, BaseModel) and isinstance(new, dict):  # a settings object from outside the package
-            merged = library.merge(old.model_dump(), new)
-            over = {**over, group: _own_method(type(old), merged, str(given["name"]))}
-        elif isinstance(old, dict) and isinstance(new, dict) and new.get("name", old.get("name")) != old.get("name"):
-            fields = members(Recipe.model_fields[group]).get(str(new["name"]))
-            given = {**given, group: {key: old[key] for key in old if fields and key in fields.model_fields}}
+    """`over` laid over `given`; a method of another name keeps what it knows of the old values, a tower nothing."""
+    old, new = given.get("method"), over.get("method")
+    if isinstance(old, BaseModel) and isinstance(new, dict):  # a settings object from outside the package
+        over = {**over, "method": _own_method(type(old), library.merge(old.model_dump(), new), str(given["name"]))}
+    elif isinstance(old, dict) and isinstance(new, dict) and new.get("name", old.get("name")) != old.get("name"):
+        fields = members(Recipe.model_fields["method"]).get(str(new["name"]))
+        given = {**given, "method": {key: old[key] for key in old if fields and key in fields.model_fields}}
+    old, new = given.get("tower"), over.get("tower")
+    if isinstance(old, dict) and isinstance(new, dict) and new.get("name", _tower_kind(old)) != _tower_kind(old):
+        given = {**given, "tower": {}}
     return library.merge(given, over)
 
 

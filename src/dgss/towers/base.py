@@ -74,7 +74,7 @@ class FrozenCopy(ImageTower):
         # a tuple hides the module from torch
         self._hidden = (deepcopy(tower).requires_grad_(False).eval(),)
         self._drop_path_draws = train
-        self.channels, self.strides, self.text_width = tower.channels, tower.strides, tower.text_width
+        self.channels, self.text_width = tower.channels, tower.text_width
         self.temperature = tower.temperature
 
     @property

@@ -6,9 +6,7 @@ Radford et al., "Learning Transferable Visual Models From Natural Language Super
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,9 +15,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from dgss.errors import DataError, RecipeError, WeightsError, nearest
-from dgss.interfaces import TextTower, Towers
-from dgss.towers.base import Normalize
+from dgss.errors import RecipeError, WeightsError, nearest
+from dgss.interfaces import Towers
+from dgss.towers.base import Normalize, Triple
+from dgss.towers.clip_text import ClipText, text_transformer, tokenizer
 from dgss.towers.keys import CLIP_IMAGE, CLIP_TEXT, EVA_IMAGE, KeyMap
 from dgss.towers.published import check_fit, find_weights, read_tensors
 from dgss.towers.text import TowerOutline
@@ -84,7 +83,7 @@ class OpenClipSettings(BaseModel):
         Raises `RecipeError`, `WeightsError`.
         """
         config = pair_config(self.model)
-        mean, std = (normalize.mean, normalize.std) if normalize else colours(self.model)
+        mean, std = (normalize.mean, normalize.std) if normalize else colours(self.model, self.weights)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             trunk = image_trunk(config, self.size, self.drop_path)
@@ -99,7 +98,9 @@ class OpenClipSettings(BaseModel):
         towers = Towers(image, text)
         if weights and self.weights != "none":
             path = tagged_weights(self.model, self.weights)
-            fill_pair(towers, read_tensors(path), self.positions, str(path))
+            published = read_tensors(path)
+            check_activation(self.model, config, self.weights, published)
+            fill_pair(towers, published, self.positions, str(path))
         if self.frozen:
             trunk.requires_grad_(False)
         return towers
@@ -110,13 +111,37 @@ def quarters(blocks: int) -> tuple[int, int, int, int]:
     return blocks // 3 - 1, blocks // 2 - 1, 2 * blocks // 3 - 1, blocks - 1
 
 
-def colours(model: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Mean and deviation of the images that a model of open_clip was trained on."""
+def colours(model: str, weights: str) -> tuple[Triple, Triple]:
+    """Mean and deviation of the images that a model of open_clip was trained on: by its tag, else by its first."""
+    known = _tag(model, weights)
+    mean, std = known.get("mean") or MEAN, known.get("std") or STD
+    return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
+
+
+def _tag(model: str, weights: str) -> dict[str, Any]:
+    """What open_clip says of a tag, or of the first tag of the model where `weights` is none."""
     import open_clip
 
     tags = open_clip.list_pretrained_tags_by_model(model)
-    known = open_clip.get_pretrained_cfg(model, tags[0]) if tags else {}
-    return tuple(known.get("mean") or MEAN), tuple(known.get("std") or STD)
+    return dict(open_clip.get_pretrained_cfg(model, weights if weights in tags else tags[0])) if tags else {}
+
+
+def check_activation(model: str, config: Mapping[str, Any], weights: str, published: Mapping[str, Tensor]) -> None:
+    """GELU and QuickGELU have the same weights and other answers. Raises `RecipeError` where they are mixed."""
+    import open_clip
+
+    if weights in open_clip.list_pretrained_tags_by_model(model):
+        quick = bool(_tag(model, weights).get("quick_gelu"))
+    else:
+        quick = "input_resolution" in published  # OpenAI's files alone have it
+        if not quick:
+            return
+    if quick != bool(config.get("quick_gelu")):
+        other = model.removesuffix("-quickgelu") if not quick else f"{model}-quickgelu"
+        name = "QuickGELU" if quick else "GELU"
+        raise RecipeError(
+            f"tower.model = {model!r}: the weights {weights!r} were trained with {name}; set it to {other}"
+        )
 
 
 def tagged_weights(model: str, weights: str) -> Path:
@@ -145,10 +170,8 @@ def fill_pair(towers: Towers, published: Mapping[str, Tensor], positions: Resize
     """
     image, text = towers.image, towers.text
     assert isinstance(image, PlainViT) and isinstance(text, ClipText)
-    try:
-        state = {name: value.float() for name, value in PAIR.translate(published).items()}
-    except WeightsError as error:
-        raise WeightsError(f"{source} is no file of a CLIP-like pair: {error}") from error
+    unknown = PAIR.unknown(published)
+    state = {name: value.float() for name, value in PAIR.translate(published, skip=unknown).items()}
     table = state.get("image.trunk.pos_embed")
     if table is not None and table.ndim == 3:
         old = int((table.shape[1] - image.prefix) ** 0.5)
@@ -158,7 +181,7 @@ def fill_pair(towers: Towers, published: Mapping[str, Tensor], positions: Resize
         state["text.model.positional_embedding"] = state["text.model.positional_embedding"][: text.context_length]
     pair = nn.ModuleDict({"image": image, "text": text})
     wanted = {name: value for name, value in pair.state_dict().items() if not name.startswith("image.pyramid.")}
-    check_fit(wanted, state, f"{source} does not fit the towers of the recipe")
+    check_fit(wanted, state, f"{source} does not fit the towers of the recipe", unknown)
     pair.load_state_dict(state, strict=False)  # all but the pyramid, as was checked
 
 
@@ -181,15 +204,27 @@ def image_trunk(config: Mapping[str, Any], size: int, drop_path: float = 0.0, **
     import timm
     from open_clip import CLIPVisionCfg
 
-    vision, width = CLIPVisionCfg(**config["vision_cfg"]), config["embed_dim"]
+    given = config["vision_cfg"]
+    vision, width = CLIPVisionCfg(**given), config["embed_dim"]
     common = {"img_size": size, "drop_path_rate": drop_path, "dynamic_img_size": True, **changes}
     if vision.timm_model_name:
         if vision.timm_proj not in (None, "", "none"):
             raise RecipeError(f"the image side {vision.timm_model_name} is no plain ViT with a head of its own")
         classes = 0 if vision.timm_proj == "none" else width
-        return timm.create_model(vision.timm_model_name, num_classes=classes, global_pool=vision.timm_pool, **common)
-    if not isinstance(vision.layers, int):
-        raise RecipeError("the image side is a ResNet, no plain ViT")
+        try:
+            made: Any = timm.create_model(
+                vision.timm_model_name, num_classes=classes, global_pool=vision.timm_pool, **common
+            )
+        except TypeError:  # its class knows nothing of image sizes
+            made = None
+        kinds = timm.models.VisionTransformer, timm.models.Eva
+        if not isinstance(made, kinds) or type(made.patch_embed) is not timm.layers.PatchEmbed:
+            raise RecipeError(f"the image side {vision.timm_model_name} is no plain ViT")
+        return made
+    others = given.keys() - {"image_size", "layers", "width", "head_width", "patch_size", "mlp_ratio"}
+    if others or not isinstance(vision.layers, int):
+        what = f"it has {', '.join(sorted(others))}" if others else "it is a ResNet"
+        raise RecipeError(f"the image side is no plain ViT as CLIP's: {what}")
     trunk: Any = timm.models.VisionTransformer(
         patch_size=vision.patch_size,
         embed_dim=vision.width,
@@ -205,114 +240,3 @@ def image_trunk(config: Mapping[str, Any], size: int, drop_path: float = 0.0, **
     )
     trunk.head = nn.Linear(vision.width, width, bias=False)  # CLIP's projection; timm's would have a bias
     return trunk
-
-
-def text_transformer(config: Mapping[str, Any]) -> Any:
-    """open_clip's text tower of a configuration, with random weights. Raises `RecipeError` for another library's."""
-    from open_clip import CLIPTextCfg
-    from open_clip.transformer import LayerNorm, QuickGELU, TextTransformer
-
-    settings = CLIPTextCfg(**config["text_cfg"])
-    if settings.hf_model_name:
-        raise RecipeError(f"its text side is {settings.hf_model_name} of transformers, which is not supported")
-    known = inspect.signature(TextTransformer).parameters.keys() & vars(settings).keys()
-    return TextTransformer(
-        **{name: getattr(settings, name) for name in known},
-        output_dim=config["embed_dim"],
-        act_layer=partial(QuickGELU if config.get("quick_gelu") else nn.GELU, **(settings.act_kwargs or {})),
-        norm_layer=partial(LayerNorm, **(settings.norm_kwargs or {})),
-    )
-
-
-@dataclass(frozen=True)
-class Tokenizer:
-    """A tokenizer as a text tower needs it.
-
-    encode: a text to its ids, start and end included. start: how many stand before the words. pad: what fills a row.
-    """
-
-    encode: Callable[[str], list[int]]
-    start: int = 1
-    pad: int = 0
-
-
-def tokenizer(model: str = "", config: Mapping[str, Any] | None = None) -> Tokenizer:
-    """CLIP's byte pairs, whose vocabulary lies in open_clip's package, or what a model's configuration names instead.
-
-    Raises `WeightsError` where that has to be fetched and cannot be.
-    """
-    import open_clip
-
-    if config is None or not config["text_cfg"].get("hf_tokenizer_name"):
-        pairs = open_clip.SimpleTokenizer()
-        return Tokenizer(lambda text: [pairs.sot_token_id, *pairs.encode(text), pairs.eot_token_id])
-    try:
-        other: Any = open_clip.get_tokenizer(model)
-    except Exception as error:  # whatever stands between us and the hub
-        reason = " ".join(str(error).split())[:200]
-        raise WeightsError(
-            f"the tokenizer of {model} cannot be fetched ({reason}); fetch it once with a network"
-        ) from error
-    pad = int(other.tokenizer.pad_token_id or 0)
-
-    def encode(text: str) -> list[int]:
-        ids: list[int] = other(text)[0].tolist()
-        while ids and ids[-1] == pad:
-            ids.pop()
-        return ids
-
-    return Tokenizer(encode, int(encode("road")[0] == encode("sky")[0]), pad)
-
-
-class ClipText(TextTower):
-    """open_clip's text tower, frozen, which also takes embeddings: learned contexts stand before the words.
-
-    length: places of the position table that are kept, None = all.
-    """
-
-    def __init__(self, model: Any, tokenizer: Tokenizer, length: int | None = None) -> None:
-        super().__init__()
-        if model.pool_type not in ("argmax", "last") or model.cls_emb is not None:
-            raise RecipeError(f"text towers that pool by {model.pool_type!r} or append a class token are not supported")
-        self.model, self.tokenizer, self.start = model, tokenizer, tokenizer.start
-        if length is not None:
-            model.positional_embedding = nn.Parameter(model.positional_embedding.detach()[:length].clone())
-        self.context_length: int = len(model.positional_embedding)
-        self.token_width: int = model.width
-        self.width: int = model.output_dim
-        self.requires_grad_(False)
-
-    def tokens(self, texts: Sequence[str]) -> Tensor:
-        """Start, words, end, padding up to the longest text: (K, T). Raises `DataError` where a text is too long."""
-        ids = [self.tokenizer.encode(text) for text in texts]
-        for text, each in zip(texts, ids, strict=True):
-            if len(each) > self.context_length:
-                raise DataError(
-                    f"the text {text!r} has {len(each)} tokens with start and end, but the text tower reads "
-                    f"{self.context_length}; shorten it"
-                )
-        longest, device = max(map(len, ids), default=0), self.model.positional_embedding.device
-        return torch.tensor([each + [self.tokenizer.pad] * (longest - len(each)) for each in ids], device=device)
-
-    def embed(self, ids: Tensor) -> Tensor:
-        """Ids (K, T) to token embeddings (K, T, D_t), before positions are added."""
-        embedded: Tensor = self.model.token_embedding(ids)
-        return embedded
-
-    def encode(self, embedded: Tensor, ids: Tensor) -> Tensor:
-        """Token embeddings (K, n + T, D_t) to text embeddings (K, E), not normalised."""
-        model, more = self.model, embedded.shape[1] - ids.shape[1]
-        if model.pool_type == "last":  # reads all places: the padding counts (SigLIP)
-            rest = ids.new_full((len(ids), self.context_length - embedded.shape[1]), self.tokenizer.pad)
-            embedded, ends = torch.cat([embedded, self.embed(rest)], 1), torch.full_like(ids[:, 0], -1)
-        else:  # causal, so nothing behind the end token counts; it has the largest id (CLIP)
-            ends = ids.argmax(1) + more
-        places = embedded.shape[1]
-        mask = None if model.attn_mask is None else model.attn_mask[:places, :places]
-        x = model.ln_final(model.transformer(embedded + model.positional_embedding[:places], attn_mask=mask))
-        pooled: Tensor = x[torch.arange(len(x), device=x.device), ends]
-        projection = model.text_projection
-        if projection is None:
-            return pooled
-        projected: Tensor = projection(pooled) if isinstance(projection, nn.Linear) else pooled @ projection
-        return projected

@@ -7,7 +7,7 @@ value); the first pattern that fits a whole key wins.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -34,13 +34,21 @@ class KeyMap:
         """Why their `key` is left out; empty where it is not."""
         return next((reason for pattern, reason in self.left_out.items() if re.fullmatch(pattern, key)), "")
 
-    def translate(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Their state under our names and in our shapes, without what is left out."""
+    def unknown(self, keys: Iterable[str]) -> list[str]:
+        """Those of their keys that are neither ours under another name nor left out."""
+        known = [pattern for pattern, *_ in self.rules] + list(self.left_out)
+        return [key for key in keys if not any(re.fullmatch(pattern, key) for pattern in known)]
+
+    def translate(self, state: Mapping[str, Tensor], skip: Collection[str] = ()) -> dict[str, Tensor]:
+        """Their state under our names and in our shapes, without what is left out and without `skip`.
+
+        Raises `WeightsError` for an unknown key.
+        """
         found = {}
-        for key, value in state.items():
+        for key in state.keys() - set(skip):
             name, change = self._rule(key)
             if name is not None:
-                found[name] = change(value)
+                found[name] = change(state[key])
         return found
 
     def within(self, theirs: str, ours: str) -> KeyMap:
@@ -54,7 +62,7 @@ class KeyMap:
                 return found.expand(ours), change[0] if change else _as_it_is
         if self.reason(key):
             return None, _as_it_is
-        raise WeightsError(f"the checkpoint holds {key!r}, which this method does not know: choose its own method")
+        raise WeightsError(f"the checkpoint holds {key!r}, which is unknown here")
 
 
 def _as_it_is(value: Tensor) -> Tensor:

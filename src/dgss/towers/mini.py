@@ -36,7 +36,6 @@ class MiniImageTower(NormalizedTower):
     """
 
     channels = (24, 40, 112, 320)
-    strides = (4, 8, 16, 32)
     text_width = TEXT_WIDTH
 
     def __init__(

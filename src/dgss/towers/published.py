@@ -8,8 +8,9 @@ and takes every other object for a table of its parts. Nothing of a file is ever
 from __future__ import annotations
 
 import pickletools
+import re
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dgss.errors import WeightsError
+from dgss.errors import WeightsError, is_out_of_memory
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
 """Under which name a training program keeps the weights among other things."""
@@ -62,23 +63,34 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """All tensors of a published file by name, on the CPU, as they are stored. Raises `WeightsError`."""
     with path.open("rb") as file:
         head = file.read(512)
-    if head.lstrip()[:1] == b"<":
+    if head[8:9] != b"{" and head.lstrip()[:1] == b"<":  # the eight bytes before may be any number
         raise WeightsError(
             f"{path} is a web page, not weights: its server wants a click or a login; download it in a browser"
         )
     try:
         tensors = dict(_named(_unwrapped(_read(path, head))))
-    except MemoryError:
-        raise
     except Exception as error:  # there is no end to what a damaged file may raise
+        if is_out_of_memory(error):
+            raise
+        if re.search(
+            "(unsupported|allowed) global", str(error), re.IGNORECASE
+        ):  # of the old format, which `_Pickle` does not read
+            raise WeightsError(
+                f"{path} holds more than tensors, in PyTorch's old format; save its state_dict alone"
+            ) from error
         raise WeightsError(_damaged(path)) from error
     if not tensors:
         raise WeightsError(f"{path} holds no tensors by name; give the file that holds the model's state_dict")
     return tensors
 
 
-def check_fit(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], complaint: str) -> None:
-    """Every name and shape must be equal. Raises `WeightsError` that begins with `complaint` and names what is not."""
+def check_fit(
+    wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], complaint: str, unknown: Sequence[str] = ()
+) -> None:
+    """Every name and shape must be equal. Raises `WeightsError` that begins with `complaint` and names what is not.
+
+    unknown: names that the file has and nobody knows.
+    """
     shapes = [
         f"{name} is {tuple(given[name].shape)}, not {tuple(wanted[name].shape)}"
         for name in wanted
@@ -86,15 +98,16 @@ def check_fit(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], complai
     ]
     faults = {
         "missing": sorted(wanted.keys() - given.keys()),
-        "unexpected": sorted(given.keys() - wanted.keys()),
+        "unexpected": sorted({*given.keys() - wanted.keys(), *unknown}),
         "of another shape": shapes,
     }
-    found = [f"{len(names)} {kind} ({_few(names)})" for kind, names in faults.items() if names]
+    found = [f"{len(names)} {kind} ({few(names)})" for kind, names in faults.items() if names]
     if found:
         raise WeightsError(f"{complaint}: {'; '.join(found)}")
 
 
-def _few(names: list[str]) -> str:
+def few(names: Sequence[str]) -> str:
+    """The first five, and how many more there are."""
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
@@ -112,7 +125,7 @@ def _read(path: Path, head: bytes) -> Any:
         script = any(name.endswith("/constants.pkl") for name in archive.namelist())
         if not script:
             try:
-                return torch.load(path, map_location="cpu", weights_only=True)
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             except Exception as error:
                 if "Unsupported" not in str(error) and "weights_only" not in str(error).lower():
                     raise
@@ -121,26 +134,35 @@ def _read(path: Path, head: bytes) -> Any:
 
 def _unwrapped(content: Any) -> Any:
     """The table of weights within what a training program saved."""
-    while isinstance(content, Mapping):
+    for _ in range(len(_WRAPPERS)):  # a table may hold itself
+        if not isinstance(content, Mapping):
+            break
         inner = next((content[name] for name in _WRAPPERS if isinstance(content.get(name), Mapping)), None)
         if inner is None:
-            return content
+            break
         content = inner
     return content
 
 
 def _named(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
     """The tensors in nested tables by dotted name."""
-    if isinstance(value, Tensor):
+    if isinstance(value, Tensor) and name:
         yield name.removeprefix("module."), value  # of a model that was trained on several devices
     elif isinstance(value, Mapping):
         for key, part in value.items():
             yield from _named(part, f"{name}.{key}" if name else str(key))
 
 
-@dataclass
-class _Object(dict[str, Any]):
-    """An object of whatever class: the table of its parts."""
+class _Object(dict[Any, Any]):
+    """An object of whatever class: the table of its parts. What a list or a set would take in is let go."""
+
+    __hash__ = object.__hash__  # type: ignore[assignment]  # it may be a key of a table
+
+    def append(self, item: Any) -> None:
+        """Lets it go."""
+
+    def extend(self, items: Any) -> None:
+        """Lets them go."""
 
 
 @dataclass
@@ -151,6 +173,8 @@ class _Pickle:
     stack: list[Any] = field(default_factory=list)
     memo: dict[int, Any] = field(default_factory=dict)
     marks: list[int] = field(default_factory=list)
+    storages: dict[str, bytearray] = field(default_factory=dict)
+    folder: str = ""
 
     def value(self) -> Any:
         """What the pickle says."""
@@ -164,7 +188,7 @@ class _Pickle:
                 known(self, argument)
             elif argument is not None:  # text, bytes and numbers
                 self.stack.append(argument)
-            elif step.name not in ("PROTO", "FRAME"):
+            else:
                 raise ValueError(f"the step {step.name} stands in no file of weights")
         return self.stack[-1]
 
@@ -189,7 +213,7 @@ class _Pickle:
     def make(self) -> None:
         """A call: of a tensor from its storage, else an object of nothing yet."""
         arguments, called = self.stack.pop(), self.stack.pop()
-        if called == "torch._utils _rebuild_tensor_v2":
+        if called == "torch._utils _rebuild_tensor_v2" and _dtype(arguments[0]) is not None:
             self.stack.append(self.tensor(*arguments[:4]))
         elif called == "torch._utils _rebuild_parameter":
             self.stack.append(arguments[0])
@@ -197,21 +221,29 @@ class _Pickle:
             self.stack.append(_Object())
 
     def tensor(self, storage: tuple[Any, ...], offset: int, size: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
-        _, kind, key, *_ = storage
-        dtype = _DTYPES[str(kind).rpartition(" ")[2]]
-        name = f"{self.folder}data/{key}"
-        if self.archive.getinfo(name).compress_type != zipfile.ZIP_STORED:  # torch packs no tensor; a bomb does
-            raise ValueError(f"{name} is compressed")
-        content = bytearray(self.archive.read(name))  # a copy of its own, which may be written to
-        if not content:
+        """A view of a storage, which is read once, however many tensors share it."""
+        key, dtype = storage[2], _dtype(storage) or torch.float32
+        if 0 in size:
             return torch.empty(size, dtype=dtype)
-        return torch.frombuffer(content, dtype=dtype).as_strided(size, stride, offset)
+        if key not in self.storages:
+            name = f"{self.folder}data/{key}"
+            if self.archive.getinfo(name).compress_type != zipfile.ZIP_STORED:  # torch packs no tensor; a bomb does
+                raise ValueError(f"{name} is compressed")
+            self.storages[key] = bytearray(self.archive.read(name))
+        return torch.frombuffer(self.storages[key], dtype=dtype).as_strided(size, stride, offset)
+
+
+def _dtype(storage: tuple[Any, ...]) -> torch.dtype | None:
+    """Of the numbers in a storage; None for kinds that no weights are of."""
+    return _DTYPES.get(str(storage[1]).rpartition(" ")[2])
 
 
 Step = Callable[[_Pickle, Any], object]
 _PUT: Step = lambda machine, place: machine.memo.update({int(place): machine.stack[-1]})  # noqa: E731
 _GET: Step = lambda machine, place: machine.stack.append(machine.memo[int(place)])  # noqa: E731
 _STEPS: dict[str, Step] = {
+    "PROTO": lambda machine, _: None,
+    "FRAME": lambda machine, _: None,
     "MARK": lambda machine, _: machine.marks.append(len(machine.stack)),
     "PUT": _PUT,
     "BINPUT": _PUT,

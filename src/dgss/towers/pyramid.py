@@ -1,8 +1,7 @@
 """From the maps of one scale, as a plain ViT has them, to four scales.
 
 Li et al., "Exploring Plain Vision Transformer Backbones for Object Detection", ECCV 2022, Sec. 3; the form with one
-batch norm that CLIP-based segmenters took over from BEiT. No tower of the package has it: the goldens of tqdm and
-Mask2Former put the reference's recorded maps of one scale through it.
+batch norm that CLIP-based segmenters took over from BEiT.
 """
 
 from __future__ import annotations

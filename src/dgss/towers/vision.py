@@ -52,19 +52,16 @@ class PlainViT(NormalizedTower):
         resize: Resize = "bicubic",
         double_class: bool = False,
         text_width: int | None = None,
-        temperature: float | None = None,
     ) -> None:
         super().__init__(mean, std)
         self.trunk, self.taps, self.resize, self.double_class = trunk, tuple(taps), resize, double_class
-        self.text_width, self.temperature = text_width, temperature
+        self.text_width = text_width
         self.patch: int = trunk.patch_embed.patch_size[0]
         self.grid: tuple[int, int] = tuple(trunk.patch_embed.grid_size)
         self.prefix: int = trunk.num_prefix_tokens
         width = trunk.embed_dim
-        self.pyramid = Pyramid(width)
-        self.with_levels = True
+        self.pyramid: Pyramid | None = Pyramid(width)
         self.channels = (width,) * 4
-        self.strides = (self.patch // 4, self.patch // 2, self.patch, 2 * self.patch)
 
     @property
     def blocks(self) -> nn.ModuleList:  # type: ignore[override]  # the trunk owns them: kept here too, they were saved twice
@@ -81,7 +78,7 @@ class PlainViT(NormalizedTower):
             x = block(x) if rope is None else block(x, rope=rope)
             if number in self.taps:
                 maps[number] = self._map(x[:, self.prefix :], grid)
-        levels = self.pyramid([maps[number] for number in self.taps]) if self.with_levels else ()
+        levels = () if self.pyramid is None else self.pyramid([maps[number] for number in self.taps])
         if self.text_width is None:
             return ImageFeatures(levels)
         x = self.trunk.norm(x)
@@ -91,8 +88,13 @@ class PlainViT(NormalizedTower):
         """As every tower's, without levels: a twelfth of the work, and no loss compares them."""
         copy = super().frozen_copy(train)
         assert isinstance(copy.tower, PlainViT)
-        copy.tower.with_levels = False
+        copy.tower.pyramid = None
         return copy
+
+    @property
+    def embedding_trains(self) -> bool:
+        """Whether what it says in text space changes in training: the pyramid may train alone."""
+        return any(parameter.requires_grad for parameter in self.trunk.parameters())
 
     def tokens(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Normalised images (B, 3, H, W) to tokens (B, P + h*w, C), prefix first, and their grid (h, w)."""

@@ -139,8 +139,7 @@ PUBLISHED = (
 """What can be converted."""
 
 _OTHERS = {
-    "query_content": "weights of this package, which need no conversion",
-    "tower.pyramid.up2.weight": "weights of this package, which need no conversion",
+    "tower.": "weights of this package, which need no conversion",
     "visual.": "a pair of towers alone: name it as tower.weights of a recipe",
     "backbone.reins.": "a checkpoint of Rein, which is not read yet",
     "reins.": "the adapter file of Rein, which is not read yet",
@@ -183,23 +182,20 @@ def fill(module: nn.Module, theirs: Mapping[str, Tensor], keys: KeyMap, complain
     strict: every tensor must fit; raises `WeightsError` that begins with `complaint` and names what does not. Else what
     fits is taken, also where it is unknown to `keys`.
     """
-    wanted, used, reshaped = module.state_dict(), {}, []
-    ignored: dict[str, list[str]] = {}
-    for key, value in theirs.items():
-        try:
-            name, ours, reason = keys.name(key), keys.translate({key: value}), keys.reason(key)
-        except WeightsError:
-            if strict:
-                raise
-            name, ours, reason = None, {}, "unknown"
-        if name is not None and (strict or (name in wanted and wanted[name].shape == ours[name].shape)):
-            used[name] = ours[name]
-            reshaped += [name] if ours[name].shape != value.shape else []
-        else:
-            reason = reason or "of another shape, or of a part that the recipe has not"
-            ignored.setdefault(reason, []).append(key)
+    wanted, unknown = module.state_dict(), keys.unknown(theirs)
+    named = {key: keys.name(key) for key in theirs if key not in set(unknown)}
+    ours = keys.translate(theirs, skip=unknown)
     if strict:
-        check_fit(wanted, used, complaint)
+        check_fit(wanted, ours, complaint, unknown)
+    used = {name: value for name, value in ours.items() if name in wanted and wanted[name].shape == value.shape}
     module.load_state_dict(used, strict=strict)
-    lists = {reason: tuple(names) for reason, names in ignored.items()}
-    return Filling(tuple(used), tuple(reshaped), lists, tuple(name for name in wanted if name not in used))
+    ignored: dict[str, tuple[str, ...]] = {}
+    for key in theirs:
+        if named.get(key) not in used:
+            reason = (
+                "unknown" if key in unknown else keys.reason(key) or "of another shape, or of a part not in the recipe"
+            )
+            ignored[reason] = (*ignored.get(reason, ()), key)
+    taken = [(key, name) for key, name in named.items() if name in used]
+    reshaped = tuple(str(name) for key, name in taken if theirs[key].shape != used[str(name)].shape)
+    return Filling(tuple(used), reshaped, ignored, tuple(name for name in wanted if name not in used))
