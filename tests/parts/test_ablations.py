@@ -90,10 +90,18 @@ def test_a_run_that_could_not_be_made_says_why(tables: Any) -> None:
 @pytest.mark.parametrize(("mean", "asked"), [(40.0, True), (37.0, True), (43.0, True), (36.9, False), (None, False)])
 def test_further_seeds_are_asked_where_it_is_close(tables: Any, mean: float | None, asked: bool) -> None:
     """Mutations: only those below the full method; the full method left out."""
-    scores = {tables.Run(FULL, 0): score(tables, 40.0), tables.Run(PRIOR, 0): score(tables, mean)}
-    names = [FULL, PRIOR] if asked else [FULL]
+    scores = {tables.Run(FULL, 0): score(tables, 40.0), tables.Run(SCRATCH, 0): score(tables, mean)}
+    names = [FULL, SCRATCH] if asked else [FULL]
     assert tables.further(scores, 3.0) == [tables.Run(name, seed) for seed in (1, 2) for name in names]
     assert tables.further({tables.Run(PRIOR, 0): score(tables, 40.0)}, 3.0) == []
+
+
+@pytest.mark.parametrize(("mean", "asked"), [(22.9, True), (17.1, True), (23.1, False)])
+def test_further_seeds_are_asked_near_the_row_without_prior_too(tables: Any, mean: float, asked: bool) -> None:
+    means = {FULL: 40.0, PRIOR: 20.0, SCRATCH: mean}
+    names = [FULL, PRIOR] + [SCRATCH] * asked
+    found = tables.further({tables.Run(name, 0): score(tables, value) for name, value in means.items()}, 3.0)
+    assert [run.recipe for run in found if run.seed == 1] == names
 
 
 def test_page_and_picture_are_written_between_the_marks(tables: Any, tmp_path: Path) -> None:
