@@ -1,7 +1,7 @@
 """Makes the figures of the ablations from trained runs: `python scripts/make_figures.py --runs runs/ablations`.
 
-clarity.png: pixel semantic clarity by layer, with and without text-to-pixel attention; its table and the captions of
-all three go into docs/ablations.md between `<!-- clarity -->` and `<!-- /clarity -->`.
+clarity.png, clarity.json: pixel semantic clarity by layer, with and without text-to-pixel attention; its table and the
+captions of all three go into docs/ablations.md between `<!-- clarity -->` and `<!-- /clarity -->`.
 car.png: how similar every pixel is to the word, over all domains, by the shipped model. queries.png: the mask of one
 text query beside one random query. The last two are also made for other classes (`--class-name`).
 """
@@ -130,26 +130,22 @@ def clarity_section(runs: Path, domains: Sequence[Domain], images: Path) -> str:
     looks = [domain.look for domain in domains]
     titles = [f"{look} (trained on)" if number == 0 else look for number, look in enumerate(looks)]
     layer_lines(curves, titles, images / "clarity.png")
-    names = ", ".join(f"`{run.name}`" for found in folders.values() for run in found)
+    names = " and ".join(f"{len(folders[words])} of `{recipe}`" for words, recipe in CLARITY_RUNS.items())
     several = max(map(len, folders.values())) > 1
-    spread = "mean ± sample standard deviation (band) of the runs" if several else "one run each"
+    spread = "mean ± sample standard deviation (band) of the runs" if several else "runs"
     record = {
         words: {run.name: rows for run, rows in zip(folders[words], measured[words], strict=True)} for words in folders
     }
-    numbers = json.dumps({"domains": looks, "clarity": rounded(record)})
+    write_text(images / "clarity.json", json.dumps({"domains": looks, "clarity": rounded(record)}) + "\n")
     return f"""![Pixel semantic clarity over the layers of the pixel decoder, nine domains](images/clarity.png)
 
 **Pixel semantic clarity** of layer m: the mean over labelled cells (stride 8) of the cosine between the cell's vector
 and the mean vector of its class, minus its mean cosine with the mean vectors of all other classes that occur. Class
 means are those of the domain and the layer; m = 0 goes into the pixel decoder, the last comes out of it. {SCENES}
-validation scenes a domain; {spread}: {names}. The formula is ours (`analysis/clarity.py`): the
-paper's was not readable to us.
+validation scenes a domain; {spread}: {names}.
+The formula is ours (`analysis/clarity.py`): the paper's was not readable to us. Every number: [clarity.json](images/clarity.json).
 
 {clarity_table(curves, looks)}
-
-```json
-{numbers}
-```
 """
 
 
