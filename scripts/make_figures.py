@@ -143,7 +143,8 @@ def clarity_section(runs: Path, domains: Sequence[Domain], images: Path) -> str:
 and the mean vector of its class, minus its mean cosine with the mean vectors of all other classes that occur. Class
 means are those of the domain and the layer; m = 0 goes into the pixel decoder, the last comes out of it. {SCENES}
 validation scenes a domain; {spread}: {names}.
-The formula is ours (`analysis/clarity.py`): the paper's was not readable to us. Every number: [clarity.json](images/clarity.json).
+The formula is ours (`analysis/clarity.py`): the paper's was not readable to us. Every number:
+[clarity.json](images/clarity.json).
 
 {clarity_table(curves, looks)}
 """
