@@ -16,8 +16,7 @@ from dgss.files import RunFolder, atomic_path, write_text
 from dgss.recipes import library
 
 BEGIN, END = "<!-- table -->", "<!-- /table -->"
-FULL, BARE = "tqdm-mini-streets", "tqdm-mini-no-prior"
-"""What the rows are compared with: those that cannot have the prior, with the second."""
+FULL = "tqdm-mini-streets"
 ROWS = {
     FULL: "full tqdm",
     "tqdm-mini-random-queries": "random queries",
@@ -27,7 +26,7 @@ ROWS = {
     "tqdm-mini-no-vision-loss": "no L_V",
     "tqdm-mini-fixed-prompts": "fixed prompts",
     "tqdm-mini-no-context-decoder": "no context decoder",
-    BARE: "no score-map prior",
+    "tqdm-mini-no-prior": "no score-map prior",
     "tqdm-mini-random-queries-no-prior": "random queries, no prior",
     "linear-mini-streets": "linear classifier, no text",
     "mask2former-mini-streets": "Mask2Former",
@@ -108,19 +107,15 @@ def _read_score(run: Run, runs: Path) -> Score:
 
 
 def further(scores: Scores, close: float) -> list[Run]:
-    """The runs of the other seeds that seed 0 asks for: of what is within `close` points of `FULL` or of `BARE`.
+    """The runs of the other seeds that seed 0 asks for: of the full method, and of what is within `close` points.
 
     What is not trained is the same for every seed.
     """
     first = {name: score for name in ROWS if (score := scores.get(Run(name, SEEDS[0]))) is not None}
-    if FULL not in first:
+    full = first[FULL].mean if FULL in first else None
+    if full is None:
         return []
-    marks = [mark for name in (FULL, BARE) if name in first and (mark := first[name].mean) is not None]
-    near = [
-        name
-        for name, score in first.items()
-        if score.steps and score.mean is not None and any(abs(score.mean - mark) <= close for mark in marks)
-    ]
+    near = [name for name, s in first.items() if s.steps and s.mean is not None and abs(s.mean - full) <= close]
     return [Run(name, seed) for seed in SEEDS[1:] for name in near]
 
 

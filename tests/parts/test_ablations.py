@@ -96,14 +96,6 @@ def test_further_seeds_are_asked_where_it_is_close(tables: Any, mean: float | No
     assert tables.further({tables.Run(PRIOR, 0): score(tables, 40.0)}, 3.0) == []
 
 
-@pytest.mark.parametrize(("mean", "asked"), [(22.9, True), (17.1, True), (23.1, False)])
-def test_further_seeds_are_asked_near_the_row_without_prior_too(tables: Any, mean: float, asked: bool) -> None:
-    means = {FULL: 40.0, PRIOR: 20.0, SCRATCH: mean}
-    names = [FULL, PRIOR] + [SCRATCH] * asked
-    found = tables.further({tables.Run(name, 0): score(tables, value) for name, value in means.items()}, 3.0)
-    assert [run.recipe for run in found if run.seed == 1] == names
-
-
 def test_page_and_picture_are_written_between_the_marks(tables: Any, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(PAGE, encoding="utf-8")
