@@ -472,7 +472,7 @@ def test_a_model_that_cannot_be_built_is_told_before_anything_is_written(
     override: str, reason: str, dgss: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DGSS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("dgss.towers.settings.util.find_spec", lambda _: None)
+    monkeypatch.setattr("dgss.towers.shipped.util.find_spec", lambda _: None)
     fails(dgss("train", *TINY, "method.mask_prior=none", override, "--out", tmp_path / "run"), reason)
     assert not list(tmp_path.iterdir())
 
