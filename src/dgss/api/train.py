@@ -223,7 +223,7 @@ def _fit(
         if settings.steps:  # else no more need be drawn
             images = plan.sets.open(recipe.source, "train", recipe.drawn.train_images)
     loader = Loader(images, recipe.augment, recipe.size, recipe.seed, settings.batch_size, settings.workers)
-    progress.say(f"training {recipe.name} for {settings.steps} steps on {plan.device}")
+    progress.say(f"training {recipe.name} for {settings.steps} steps on {plan.device}; what it sees: {folder.preview}")
     begin = time.monotonic()
     with memory_errors(f"lower training.batch_size ({settings.batch_size}), training.workers or size"):
         position = fit(method, loader, settings, folder, recipe.seed, plan.device, progress, on_step)
