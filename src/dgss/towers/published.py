@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pickletools
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -125,7 +126,11 @@ def _read(path: Path, head: bytes) -> Any:
         script = any(name.endswith("/constants.pkl") for name in archive.namelist())
         if not script:
             try:
-                return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+                with warnings.catch_warnings():
+                    warnings.simplefilter(
+                        "ignore"
+                    )  # of pickle protocols that torch doubts; what it refuses is read below
+                    return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             except Exception as error:
                 if "Unsupported" not in str(error) and "weights_only" not in str(error).lower():
                     raise
