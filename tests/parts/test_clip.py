@@ -360,3 +360,23 @@ def test_only_the_pyramid_trains_over_a_frozen_trunk() -> None:
     assert tower.embedding_trains
     tower.get_submodule("trunk").requires_grad_(False)
     assert not tower.embedding_trains
+
+
+def test_learned_prompts_are_encoded_once_where_nothing_trains() -> None:  # mutation: kept after the contexts changed
+    text = pair(CLIP).text
+    assert isinstance(text, ClipText)
+    prompts, calls = LearnedPrompts(text, list(IDS), contexts=3).eval(), []
+    text.model.transformer.register_forward_hook(lambda *_: calls.append(1))
+    with torch.no_grad():
+        first = prompts()
+        assert torch.equal(prompts(), first) and len(calls) == 1
+        prompts.contexts.mul_(2.0)
+        changed = prompts()
+        assert len(calls) == 2 and not torch.equal(changed, first)
+        prompts.load_state_dict({"contexts": prompts.contexts / 2})
+        torch.testing.assert_close(prompts(), first)
+    with torch.inference_mode():
+        assert torch.equal(prompts(), prompts()) and len(calls) == 3
+    prompts()  # with gradients, and in training, nothing is kept
+    prompts.train()().sum().backward()
+    assert len(calls) == 5 and prompts.contexts.grad is not None

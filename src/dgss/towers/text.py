@@ -80,6 +80,7 @@ class LearnedPrompts(nn.Module):
     """
 
     ids: Tensor
+    cached: Tensor | None
 
     def __init__(self, text: TextTower, names: Sequence[str], contexts: int, init: str | None = None) -> None:
         super().__init__()
@@ -87,6 +88,8 @@ class LearnedPrompts(nn.Module):
         # the method owns the tower: registered here too, it would be saved twice
         self._text = (text,)
         self.register_buffer("ids", ids, persistent=False)
+        self.register_buffer("cached", None, persistent=False)
+        self._cached_at = -1
         self.contexts = nn.Parameter(torch.empty(1, contexts, text.token_width))
         nn.init.trunc_normal_(self.contexts, std=1.0, a=-2.0, b=2.0)
         if init is not None:
@@ -94,7 +97,21 @@ class LearnedPrompts(nn.Module):
                 self.contexts.copy_(text.embed(text.tokens([init]))[:, text.start : text.start + contexts])
 
     def forward(self) -> Tensor:
-        """The prompts' embeddings (K, E), not normalised; with gradient to the contexts."""
+        """The prompts' embeddings (K, E), not normalised; with gradient to the contexts.
+
+        Where nothing trains they are encoded once, in full precision, until the contexts change: an image of many
+        windows asks for the same text again and again.
+        """
+        if self.training or torch.is_grad_enabled():
+            return self._encode()
+        state = self.contexts._version  # counts every change in place: steps of an optimizer, loaded weights
+        if self.cached is None or self._cached_at != state:
+            full = torch.autocast(self.contexts.device.type, enabled=False)
+            with torch.inference_mode(False), torch.no_grad(), full:
+                self.cached, self._cached_at = self._encode(), state
+        return self.cached
+
+    def _encode(self) -> Tensor:
         text = self._text[0]
         words = text.embed(self.ids)  # (K, T, D_t)
         contexts = self.contexts.expand(len(words), -1, -1)
