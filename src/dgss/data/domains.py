@@ -144,9 +144,15 @@ def _cityscapes_pairs(folder: Path, split: str) -> list[Pair]:
         pairs += present[:1]
         if not present:
             lost.append(candidates["ids"])
-    if lost:
-        raise DataError(f"{len(lost)} images in {folder} have no label file, first {lost[0]}; unpack the labels too")
+    _refuse_lost(lost, folder)
     return pairs
+
+
+def _refuse_lost(labels: list[Path], folder: Path) -> None:
+    if labels:
+        raise DataError(
+            f"{len(labels)} images in {folder} have no label file, first {labels[0]}; unpack the labels too"
+        )
 
 
 def _camvid_pairs(folder: Path, split: str) -> list[Pair]:
@@ -171,9 +177,7 @@ def _gta5_pairs(folder: Path, split: str) -> list[Pair]:
     """images/NNNNN.png with labels/NNNNN.png, whose values are Cityscapes' original ids."""
     images = sorted((folder / "images").glob("*.png"))
     pairs = [Pair(image.stem, image, folder / "labels" / image.name, "ids") for image in images]
-    lost = [pair.label for pair in pairs if not pair.label.is_file()]
-    if lost:
-        raise DataError(f"{len(lost)} images in {folder} have no label file, first {lost[0]}; unpack the labels too")
+    _refuse_lost([pair.label for pair in pairs if not pair.label.is_file()], folder)
     return pairs
 
 

@@ -15,12 +15,12 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from dgss.errors import RecipeError, WeightsError, nearest
+from dgss.errors import RecipeError, nearest
 from dgss.interfaces import Towers
 from dgss.towers.base import Normalize, Triple
 from dgss.towers.clip_text import ClipText, text_transformer, tokenizer
 from dgss.towers.keys import CLIP_IMAGE, CLIP_TEXT, EVA_IMAGE, KeyMap
-from dgss.towers.published import check_fit, find_weights, read_tensors
+from dgss.towers.published import check_fit, find_weights, not_fetched, read_tensors
 from dgss.towers.text import TowerOutline
 from dgss.towers.vision import PlainViT, Resize, resize_positions
 
@@ -153,11 +153,8 @@ def tagged_weights(model: str, weights: str) -> Path:
         try:
             return Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(model, weights)))
         except Exception as error:  # whatever stands between us and the hub
-            reason = " ".join(str(error).split())[:200]
-            raise WeightsError(
-                f"the weights {weights!r} of {model} cannot be fetched ({reason}); "
-                f"download them yourself and give the file as tower.weights"
-            ) from error
+            advice = "download them yourself and give the file as tower.weights"
+            raise not_fetched(f"the weights {weights!r} of {model}", error, advice) from error
     if weights.startswith("hf:") or Path(weights).expanduser().is_file() or "." in Path(weights).name:
         return find_weights(weights)
     raise RecipeError(f"tower.weights = {weights!r}: no file, and no tag of {model}; {nearest(weights, tags, 'tags')}")

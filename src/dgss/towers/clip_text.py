@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dgss.errors import DataError, OptionalPackageError, RecipeError, WeightsError
+from dgss.errors import DataError, OptionalPackageError, RecipeError
 from dgss.interfaces import TextTower
+from dgss.towers.published import not_fetched
 
 
 def text_transformer(config: Mapping[str, Any]) -> Any:
@@ -64,10 +65,7 @@ def tokenizer(model: str = "", config: Mapping[str, Any] | None = None) -> Token
             f"the tokenizer of {model} is one of transformers; pip install transformers"
         ) from error
     except Exception as error:  # whatever stands between us and the hub
-        reason = " ".join(str(error).split())[:200]
-        raise WeightsError(
-            f"the tokenizer of {model} cannot be fetched ({reason}); fetch it once with a network"
-        ) from error
+        raise not_fetched(f"the tokenizer of {model}", error, "fetch it once with a network") from error
     words = other.tokenizer
 
     def encode(text: str) -> list[int]:

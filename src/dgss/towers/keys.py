@@ -44,11 +44,11 @@ class KeyMap:
 
         Raises `WeightsError` for an unknown key.
         """
-        found = {}
-        for key in state.keys() - set(skip):
-            name, change = self._rule(key)
+        left, found = set(skip), {}
+        for key, value in state.items():
+            name, change = (None, _as_it_is) if key in left else self._rule(key)
             if name is not None:
-                found[name] = change(state[key])
+                found[name] = change(value)
         return found
 
     def within(self, theirs: str, ours: str) -> KeyMap:

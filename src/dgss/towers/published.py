@@ -56,8 +56,12 @@ def find_weights(place: str) -> Path:
     try:
         return Path(hf_hub_download("/".join(parts[:2]), parts[2]))
     except Exception as error:  # whatever stands between us and the hub
-        reason = " ".join(str(error).split())[:200]
-        raise WeightsError(f"{place} cannot be fetched ({reason}); download it yourself and give its path") from error
+        raise not_fetched(place, error, "download it yourself and give its path") from error
+
+
+def not_fetched(what: str, error: Exception, advice: str) -> WeightsError:
+    """For what could not be had over the network, whatever the reason: one line."""
+    return WeightsError(f"{what} cannot be fetched ({' '.join(str(error).split())[:200]}); {advice}")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

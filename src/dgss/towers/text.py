@@ -6,7 +6,8 @@ CVPR 2022, Sec. 3.3, post-model prompting, Eq. 4 and 5).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from reprlib import repr as shortened
 from typing import Any, Literal, Protocol, Self
@@ -106,8 +107,7 @@ class LearnedPrompts(nn.Module):
             return self._encode()
         state = self.contexts._version  # counts every change in place: steps of an optimizer, loaded weights
         if self.cached is None or self._cached_at != state:
-            full = torch.autocast(self.contexts.device.type, enabled=False)
-            with torch.inference_mode(False), torch.no_grad(), full:
+            with _for_everyone(self.contexts.device):
                 self.cached, self._cached_at = self._encode(), state
         return self.cached
 
@@ -137,14 +137,18 @@ class FixedPrompts(nn.Module):
     def forward(self) -> Tensor:
         """The prompts' embeddings (K, E), unit length, without gradient."""
         if self.cached is None:
-            # also when first asked for in inference mode: its tensors could not take part in a later backward
-            with torch.inference_mode(False), torch.no_grad():
-                text = self._text[0]
-                words = text.embed(self.ids)
-                # and in full precision whoever asks first, for what is kept serves everyone
-                with torch.autocast(words.device.type, enabled=False):
-                    self.cached = normalize(text.encode(words, self.ids), dim=1)
+            text = self._text[0]
+            with _for_everyone(self.ids.device):
+                self.cached = normalize(text.encode(text.embed(self.ids), self.ids), dim=1)
         return self.cached
+
+
+@contextmanager
+def _for_everyone(device: torch.device) -> Iterator[None]:
+    """Around what is encoded once and kept: without gradient, in full precision whoever asks first, and also from
+    within inference mode as a plain tensor, for one of that mode could not take part in a later backward."""
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
+        yield
 
 
 def score_map(text: Tensor, dense: Tensor) -> Tensor:

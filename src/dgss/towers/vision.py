@@ -82,7 +82,7 @@ class PlainViT(NormalizedTower):
         if self.text_width is None:
             return ImageFeatures(levels)
         x = self.trunk.norm(x)
-        return ImageFeatures(levels, self._pooled(x), self._map(self._alone(x[:, self.prefix :]), grid))
+        return ImageFeatures(levels, self.trunk.forward_head(x), self._map(self._alone(x[:, self.prefix :]), grid))
 
     def frozen_copy(self, train: bool = False) -> FrozenCopy:
         """As every tower's, without levels: a twelfth of the work, and no loss compares them."""
@@ -116,11 +116,6 @@ class PlainViT(NormalizedTower):
                 table = torch.cat([table[:, :1] + trunk.cls_token, table[:, 1:]], 1)
             x = x + table
         return trunk.norm_pre(x), grid
-
-    def _pooled(self, tokens: Tensor) -> Tensor:
-        """The image in text space, (B, E), as the trunk's own head answers."""
-        pooled: Tensor = self.trunk.forward_head(tokens)
-        return pooled
 
     def _alone(self, patches: Tensor) -> Tensor:
         """Every patch in text space: what the trunk's head would answer if this patch were all it saw. (B, N, E)
