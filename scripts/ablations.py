@@ -1,7 +1,8 @@
 """Trains the rows of the ablations, each a recipe, and writes their table and picture: `make ablations`.
 
-All rows with seed 0 first, then seeds 1 and 2 of the full method and of every row that came close to it. Stopped and
-started again it goes on; what is finished is not made twice. Every number of the table is read from the runs' files.
+All rows with seed 0 first, then seeds 1 and 2 of the full method, of every row that came close to it and of those that
+`--more` names. Stopped and started again it goes on; what is finished is not made twice. Every number of the table is
+read from the runs' files.
 """
 
 from __future__ import annotations
@@ -37,13 +38,23 @@ _POLL = 0.2  # seconds between two looks at the processes
 
 @dataclass(frozen=True)
 class Plan:
-    """What is asked for. runs: the folder of all runs. camvid: the folder of its frames, None without."""
+    """What is asked for. runs: the folder of all runs. camvid: the folder of its frames, None without.
+
+    close: within how many points of the full method further seeds are made. more: recipes that get them in any case.
+    """
 
     runs: Path = RUNS / "ablations"
     camvid: Path | None = None
     jobs: int = 1
     close: float = 3.0
     overrides: Sequence[str] = ()
+    more: Sequence[str] = ()
+
+    def options(self) -> str:
+        """What decides about the numbers and is not usual, as it stands on the command line."""
+        words = [f"--override {each}" for each in self.overrides]
+        words += [f"--close {self.close:g}"] if self.close != Plan.close else []
+        return " ".join([*words, "--more", *self.more] if self.more else words)
 
     def commands(self, run: Run) -> Iterator[list[str]]:
         """What of a run is still to be done, one command after another. Raises `DgssError` where it cannot be."""
@@ -144,7 +155,7 @@ def make_all(plan: Plan) -> dict[Run, str]:
     work = Work(plan)
     work.make(Run(name, SEEDS[0]) for name in ROWS)
     there = {run: score for run, score in read_scores(plan.runs).items() if run not in work.faults}
-    more = further(there, plan.close)
+    more = further(there, plan.close, plan.more)
     names = ", ".join(dict.fromkeys(run.recipe for run in more)) or f"none, for want of {next(iter(ROWS))}"
     print(f"seed {SEEDS[0]} is done; seeds {', '.join(map(str, SEEDS[1:]))} of: {names}", flush=True)
     work.make(more)
@@ -158,6 +169,9 @@ def options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--runs", type=Path, default=Plan.runs, metavar="DIR", help="folder of the runs")
     parser.add_argument("--jobs", type=int, default=usable_cores(), metavar="N", help="runs at a time")
     parser.add_argument("--close", type=float, default=Plan.close, metavar="POINTS", help="where more seeds are made")
+    parser.add_argument(
+        "--more", nargs="+", choices=ROWS, default=[], metavar="RECIPE", help="and of these in any case"
+    )
     parser.add_argument("--override", action="append", default=[], metavar="KEY=VALUE", help="passed to each training")
     parser.add_argument("--machine", default=f"{os.cpu_count()} cores ({platform.machine()}, {platform.system()})")
     parser.add_argument("--page", type=Path, default=PAGE, metavar="FILE", help="page that the table is written into")
@@ -173,7 +187,7 @@ def interrupt(*_: object) -> None:
 def main(arguments: Sequence[str]) -> int:
     """Exit code: 1 where a run could not be made, 130 where it was stopped."""
     given = options(arguments)
-    plan = Plan(given.runs, given.camvid, max(given.jobs, 1), given.close, given.override)
+    plan = Plan(given.runs, given.camvid, max(given.jobs, 1), given.close, given.override, given.more)
     signal.signal(signal.SIGTERM, interrupt)
     try:
         faults = {} if given.table_only else make_all(plan)
@@ -182,7 +196,7 @@ def main(arguments: Sequence[str]) -> int:
             for run, score in read_scores(plan.runs).items()
             if not {run, Run(run.recipe, SEEDS[0])} & faults.keys()
         }
-        write(given.page, scores, faults, given.machine, given.override)
+        write(given.page, scores, faults, given.machine, plan.options())
     except KeyboardInterrupt:
         print(f"\nstopped; go on with: {shlex.join(['python', 'scripts/ablations.py', *arguments])}", file=sys.stderr)
         return 130

@@ -83,6 +83,11 @@ def best_scene(labels: Tensor, class_number: int) -> int:
     return int(shares.argmax())
 
 
+def titles(domains: Sequence[Domain]) -> list[str]:
+    """Their names in the figures; the first is the source."""
+    return [f"{domain.look} (trained on)" if number == 0 else domain.look for number, domain in enumerate(domains)]
+
+
 # clarity
 
 
@@ -128,8 +133,7 @@ def clarity_section(runs: Path, domains: Sequence[Domain], images: Path) -> str:
     measured = {words: [clarity_of(run, domains) for run in found] for words, found in folders.items()}
     curves = {words: np.array(values) for words, values in measured.items()}
     looks = [domain.look for domain in domains]
-    titles = [f"{look} (trained on)" if number == 0 else look for number, look in enumerate(looks)]
-    layer_lines(curves, titles, images / "clarity.png")
+    layer_lines(curves, titles(domains), images / "clarity.png")
     names = " and ".join(f"{len(folders[words])} of `{recipe}`" for words, recipe in CLARITY_RUNS.items())
     several = max(map(len, folders.values())) > 1
     spread = "mean ± sample standard deviation (band) of the runs" if several else "runs"
@@ -170,10 +174,10 @@ def similarity_section(domains: Sequence[Domain], name: str, number: int, path: 
     truths = [(labels == number).numpy() for _, _, labels in scenes]
     maps = [similarity(towers, image, [name], TEMPLATE)[0, 0].numpy() for image, _, _ in scenes]
     low, high = np.floor(10 * np.min(maps)) / 10, np.ceil(10 * np.max(maps)) / 10
-    rows = []
+    names, rows = titles(domains), []
     for first in range(0, len(domains), 3):
         band = range(first, min(first + 3, len(domains)))
-        rows.append([Tile(scenes[i][1], domains[i].look) for i in band])
+        rows.append([Tile(scenes[i][1], names[i]) for i in band])
         rows.append([Tile(outlined(large(heat(maps[i], low, high)), truths[i])) for i in band])
     words = f"cosine between the pixel and the text “{TEMPLATE.format(name)}”; outlined: {name} in truth"
     save(sheet(rows, colour_bar(rows[0][0].picture.shape[1] * 2, low, high, words)), path)
@@ -202,10 +206,10 @@ def queries_section(runs: Path, domains: Sequence[Domain], name: str, number: in
     models = {words: dgss.load_model(run, device="cpu") for words, run in zip(QUERY_RUNS, folders, strict=True)}
     rows = []
     scores = {words: [mask_iou(model, domain, number) for domain in domains] for words, model in models.items()}
-    for place, domain in enumerate(domains):
+    for place, (domain, title) in enumerate(zip(domains, titles(domains), strict=True)):
         image, picture, labels = domain.scene(best_scene(domain.labels, number))
         truth: Mask = (labels == number).numpy()
-        row = [Tile(outlined(picture, truth), domain.look, f"outlined: {name}")]
+        row = [Tile(outlined(picture, truth), title, f"outlined: {name}")]
         for words, model in models.items():
             mask = query_masks(model.method, image, number)[0].numpy()
             shown = outlined(large(heat(mask, 0, 1)), truth)

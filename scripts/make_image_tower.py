@@ -5,11 +5,11 @@
 
 Draws `rand` and `game` scenes with seeds that no split of the drawn domains uses, pre-trains against the sentences of
 the text student (run `make_text_student.py` first) and prints scores, by text and by the free classifier. Stopped, it
-goes on from its last checkpoint (`--work`).
+goes on from its last checkpoint: in `--work` each plan has its own, and scenes are drawn once for all.
 
-Without more it is a trial of one plan from ImageNet's weights (`--set unit_norm=true` changes a value of the plan).
-`--again` runs all plans of the card one after the other; `--go-on` trains the shipped tower further by a new plan. Only
-with `--ship` are `image.safetensors`, its hash and the card in the package written.
+`--again` runs all plans of the card one after the other. `--steps N` is a trial of one new plan from ImageNet's weights
+(`--set unit_norm=true` changes another value of it); with `--go-on` it trains the shipped tower further. Only with
+`--ship` are `image.safetensors`, its hash and the card in the package written. `make mini-model` makes both sides.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, interpolate, normalize
 
 from dgss.evaluation.confusion import Confusion
-from dgss.files import cache_folder, write_text
+from dgss.files import cache_folder
 from dgss.interfaces import TextTower
 from dgss.labels import IGNORE, label_space
 from dgss.streets.draw import LOOKS
@@ -43,8 +43,8 @@ from dgss.towers.shipped import (
     load_imagenet,
 )
 from dgss.towers.words import street_words
-from mini_card import read_card, record
-from mini_pretraining import Plan, Run, Student
+from mini_card import read_card, record, short_hash
+from mini_pretraining import Plan, Run, Student, fingerprint
 from mini_scenes import Scenes, read_camvid, read_scenes
 
 SEEN = ("rand", "game")
@@ -157,20 +157,6 @@ def join(parts: list[Scenes]) -> Scenes:
     return Scenes(np.concatenate([p.images for p in parts]), np.concatenate([p.labels for p in parts]))
 
 
-def make_plan(args: argparse.Namespace, try_steps: Callable[[Plan], float]) -> Plan:
-    """The plan of `--work`, if it began; else a new one, whose steps fill the CPU-minutes asked for."""
-    path = args.work / "plan.json"
-    asked = Plan(args.rand, args.game, steps=args.steps or 10, seed=args.seed, **dict(args.set))
-    if path.is_file():
-        plan = Plan(**json.loads(path.read_text(encoding="utf-8")))
-        if plan != (asked if args.steps else replace(asked, steps=plan.steps)):
-            raise SystemExit(f"{path} is another plan ({plan}); name another --work or delete it")
-        return plan
-    plan = asked if args.steps else replace(asked, steps=max(20, int(60 * args.minutes / try_steps(asked))))
-    write_text(path, json.dumps(asdict(plan)) + "\n")
-    return plan
-
-
 def setting(text: str) -> tuple[str, float | bool]:
     """`KEY=VALUE` of the command line as a value of the plan."""
     key, _, value = text.partition("=")
@@ -192,20 +178,20 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--ship", action="store_true", help="write the tower and its card into the package")
     parser.add_argument("--rand", type=int, default=4800, help="scenes of the look rand")
     parser.add_argument("--game", type=int, default=1600, help="scenes of the look game")
-    parser.add_argument("--minutes", type=float, default=60.0, help="CPU-minutes of training")
-    parser.add_argument("--steps", type=int, help="steps, in place of --minutes")
+    parser.add_argument("--steps", type=int, help="of a new plan")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", action="append", default=[], type=setting, metavar="KEY=VALUE", help="of the plan")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1, help="processes that draw scenes, 0 = none")
     parser.add_argument("--camvid", type=Path, help="folder of CamVid frames, only to score on")
     parser.add_argument("--work", type=Path, default=cache_folder() / "image-tower", help="scenes and checkpoints")
-    parser.add_argument("--scenes", type=Path, help="folder of the scenes, if they are not below --work")
     given = parser.parse_args(words)
     if given.ship and dict(given.set).get("text") == 0:
         parser.error("--ship writes a tower that is read by text, so not with --set text=0")
     if given.again and (given.set or given.steps):
         parser.error("--again runs the plans of the card as they are, so not with --set or --steps")
+    if not given.again and not given.steps:
+        parser.error("give a new plan its --steps, or run the plans of the card --again")
     return given
 
 
@@ -225,8 +211,8 @@ def main() -> None:
     earlier = read_card()["image"]["trainings"] if args.go_on or args.again else []
     plans = [Plan(**each["plan"]) for each in earlier]
     done = [{**each, "plan": asdict(plan)} for each, plan in zip(earlier, plans, strict=True)] if args.go_on else []
-    for number, plan in enumerate(plans if args.again else [None], 1):
-        run = pretrain(tower, sentences, plan, args.work / str(number) if plan else args.work, args)
+    for plan in plans if args.again else [Plan(args.rand, args.game, args.steps, args.seed, **dict(args.set))]:
+        run = pretrain(tower, sentences, plan, args)
         tower = run.mean.tower
         round_to_half(tower)
         done = [*done, {"plan": asdict(run.plan), "cpu_seconds": round(run.seconds)}]
@@ -235,22 +221,14 @@ def main() -> None:
         ship(run, done, queries, scores["text"], args)
 
 
-def pretrain(
-    tower: MiniImageTower, sentences: list[Tensor], plan: Plan | None, work: Path, args: argparse.Namespace
-) -> Run:
-    """One training by a plan; None: as the command line asks."""
-    folder = args.scenes or args.work / "scenes"
-    scenes = join([draw(look, FIRST_SEED, count, folder, args.workers) for look, count in counts(plan or args)])
-
-    def start(plan: Plan) -> Student:
-        torch.manual_seed(plan.seed)  # of the classifier; the tower has its weights
-        return Student(deepcopy(tower).requires_grad_(), plan.unit_norm)  # a running mean, as it may be, does not train
-
-    def try_steps(plan: Plan) -> float:
-        return Run(start(plan), replace(plan, steps=10), None).train(scenes, sentences) / 10
-
-    plan = plan or make_plan(args, try_steps)
-    run = Run(start(plan), plan, work / "checkpoint.pt")
+def pretrain(tower: MiniImageTower, sentences: list[Tensor], plan: Plan, args: argparse.Namespace) -> Run:
+    """One training by a plan, or what is left of it."""
+    counts = {look: count for look, count in zip(SEEN, (plan.rand, plan.game), strict=True) if count}
+    scenes = join([draw(look, FIRST_SEED, count, args.work / "scenes", args.workers) for look, count in counts.items()])
+    torch.manual_seed(plan.seed)  # of the classifier; the tower has its weights
+    student = Student(deepcopy(tower).requires_grad_(), plan.unit_norm)  # a running mean, as it may be, does not train
+    others = {"start": fingerprint(student), "text": read_card()["sha256"]["text.safetensors"], "streets": VERSION}
+    run = Run(student, plan, args.work / f"{short_hash({**asdict(plan), **others})}.pt")
     run.train(scenes, sentences)
     return run
 
@@ -258,11 +236,6 @@ def pretrain(
 def round_to_half(tower: MiniImageTower) -> None:
     """The weights as they are shipped and read again: what goes on from the shipped file starts from the same."""
     tower.load_state_dict({k: v.half().float() if v.is_floating_point() else v for k, v in tower.state_dict().items()})
-
-
-def counts(sizes: argparse.Namespace | Plan) -> list[tuple[str, int]]:
-    """How many scenes of which look."""
-    return [(look, count) for look, count in zip(SEEN, (sizes.rand, sizes.game), strict=True) if count]
 
 
 def tell(run: Run, done: list[Any], queries: Tensor, args: argparse.Namespace) -> dict[str, dict[str, Any]]:

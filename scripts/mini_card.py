@@ -1,7 +1,8 @@
-"""Writes the shipped files of the mini model, their hashes, and the card that tells how they were made."""
+"""The card of the mini model: writes the shipped files, their hashes, and how they were made."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,11 @@ def read_card() -> dict[str, Any]:
     path = WEIGHTS / "card.json"
     card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return card
+
+
+def short_hash(facts: dict[str, Any]) -> str:
+    """Of all that a training depends on; a checkpoint has it as its name, so that no other training takes it up."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def render(card: dict[str, Any]) -> str:

@@ -129,17 +129,19 @@ def fingerprint(module: nn.Module) -> str:
 
 
 class Run:
-    """A pre-training with its checkpoint: student, running mean of its weights, optimizer, step."""
+    """A pre-training with its checkpoint: student, running mean of its weights, optimizer, step.
 
-    def __init__(self, student: Student, plan: Plan, path: Path | None) -> None:
+    It goes on from what lies at `path`, which the caller names by all that a training depends on.
+    """
+
+    def __init__(self, student: Student, plan: Plan, path: Path) -> None:
         self.student, self.plan, self.path = student.to(memory_format=torch.channels_last), plan, path
         self.optimizer = make_optimizer(student, plan)
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.mean = deepcopy(student).eval().requires_grad_(False)
         self.step, self.seconds = 0, 0.0
-        self.start = fingerprint(student)
-        if path and path.is_file():
-            self._load(path)
+        if self.path.is_file():
+            self._load()
 
     def train(self, scenes: Scenes, sentences: list[Tensor]) -> float:
         """All remaining steps, saved every minute. Returns the CPU-seconds of the whole run."""
@@ -154,8 +156,8 @@ class Run:
             if self.step % 50 == 0 or self.step == self.plan.steps:
                 left = (time.monotonic() - begin) / (self.step - first) * (self.plan.steps - self.step)
                 print(f"step {self.step}/{self.plan.steps}  loss {loss:.3f}  {left / 60:.1f} min left", flush=True)
-            if self.path and (time.monotonic() - saved > 60 or self.step == self.plan.steps):
-                self._save(self.path)
+            if time.monotonic() - saved > 60 or self.step == self.plan.steps:
+                self._save()
                 saved = time.monotonic()
         return self.seconds
 
@@ -177,25 +179,20 @@ class Run:
             mean.copy_(value if not mean.is_floating_point() else mean.lerp(value, 1.0 - kept))
         return float(loss.detach())
 
-    def _save(self, path: Path) -> None:
+    def _save(self) -> None:
         state = {
-            "plan": asdict(self.plan),
-            "start": self.start,
+            "plan": asdict(self.plan),  # for whoever wonders what a checkpoint is of
             "student": self.student.state_dict(),
             "mean": self.mean.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "seconds": self.seconds,
         }
-        with atomic_path(path) as temporary:
+        with atomic_path(self.path) as temporary:
             torch.save(state, temporary)
 
-    def _load(self, path: Path) -> None:
-        state = torch.load(path, weights_only=True)
-        if state["plan"] != asdict(self.plan):
-            raise SystemExit(f"{path} belongs to another plan ({state['plan']}); name another --work or delete it")
-        if state.get("start") != self.start:  # `--go-on` once more after `--ship` would count the same steps twice
-            raise SystemExit(f"{path} started from other weights; name another --work or delete it")
+    def _load(self) -> None:
+        state = torch.load(self.path, weights_only=True)
         self.student.load_state_dict(state["student"])
         self.mean.load_state_dict(state["mean"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -96,23 +96,31 @@ def test_further_seeds_are_asked_where_it_is_close(tables: Any, mean: float | No
     assert tables.further({tables.Run(PRIOR, 0): score(tables, 40.0)}, 3.0) == []
 
 
+def test_further_seeds_of_named_recipes_are_made_whatever_they_score(tables: Any) -> None:
+    """Mutations: what is close left out; made without a seed 0; a row that is not trained made thrice."""
+    scores = {tables.Run(FULL, 0): score(tables, 40.0), tables.Run(PRIOR, 0): score(tables, 12.0)}
+    both = [tables.Run(name, seed) for seed in (1, 2) for name in (FULL, PRIOR)]
+    assert tables.further(scores, 3.0, [PRIOR, SCRATCH]) == both
+    assert tables.further({tables.Run(PRIOR, 0): score(tables, 12.0, steps=0)}, 3.0, [PRIOR]) == []
+
+
 def test_page_and_picture_are_written_between_the_marks(tables: Any, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(PAGE, encoding="utf-8")
     scores = {tables.Run(FULL, seed): score(tables, 40.0 + seed) for seed in (0, 1)}
     scores[tables.Run(PRIOR, 0)] = score(tables, 12.0, made=date(2026, 1, 3), images=24, camvid=1.0, protocol="other")
     for _ in range(2):  # mutation: what was written before stays
-        tables.write(page, scores, {}, "a machine", ["seed=1"])
+        tables.write(page, scores, {}, "a machine", "--close 5")
     text = page.read_text(encoding="utf-8")
-    assert text.startswith("before\n\n<!-- table -->\n\n`make ablations CAMVID=DIR` with `seed=1`; a machine, ")
-    assert text.endswith("(images/ablations.png)\n\n<!-- /table -->\n\nafter\n") and text.count("full tqdm |") == 1
+    assert text.startswith("before\n\n<!-- table -->\n\n`make ablations CAMVID=DIR` with `--close 5`; a machine, ")
+    assert text.endswith(f"{tables.SHOWN}\n\n<!-- /table -->\n\nafter\n") and text.count("full tqdm |") == 1
     assert "2026-01-02 to 2026-01-03" in text and "`drawn`, `other`, 24 to 96 images" in text and "old" not in text
     with Image.open(tmp_path / "images" / "ablations.png") as image:
         colours = {colour for _, colour in image.convert("RGB").getcolors(1 << 24) or []}
     assert {tables.BLUE, tables.PALE} <= colours
     page.write_text("no marks", encoding="utf-8")
     with pytest.raises(DgssError, match="lacks the lines <!-- table --> and <!-- /table -->"):
-        tables.write(page, scores, {}, "a machine", [])
+        tables.write(page, scores, {}, "a machine", "")
 
 
 def test_without_a_finished_run_the_page_stays_as_it_is(
@@ -197,6 +205,22 @@ def test_seed_0_of_all_comes_first_and_nothing_is_made_twice(
     assert stand_in.main(stand_in.options) == 0 and stand_in.made() == []  # mutation: begun without a look
     recipe = (tmp_path / "runs" / f"{FULL}-seed2" / "recipe.yaml").read_text(encoding="utf-8")
     assert "score_images: 96" in recipe and "threads: 1" in recipe and "\nseed: 2" in recipe
+
+
+def test_the_options_that_were_used_are_told(
+    stand_in: StandIn, making: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert making.Plan().options() == ""
+    stand_in.means[PRIOR] = 12.0
+    assert (
+        stand_in.main([*stand_in.options, "--close", "0.5", "--more", PRIOR, "--override", "training.log_every=3"]) == 0
+    )
+    assert [name for name in stand_in.made() if PRIOR in name] == [f"train {PRIOR}-seed{seed}" for seed in (0, 1, 2)]
+    told = f"`make ablations` with `--override training.log_every=3 --close 0.5 --more {PRIOR}`; "
+    assert told in stand_in.page.read_text(encoding="utf-8")
+    with pytest.raises(SystemExit):
+        stand_in.main([*stand_in.options, "--more", "tqdm"])
+    assert "invalid choice: 'tqdm'" in capsys.readouterr().err
 
 
 def test_what_stopped_goes_on(stand_in: StandIn, tmp_path: Path) -> None:

@@ -42,6 +42,25 @@ def test_only_finished_runs_count(figures: ModuleType, tmp_path: Path) -> None:
     assert [run.name for run in figures.seeds_of(tmp_path, "a")] == ["a-seed1"]
 
 
+def test_the_source_is_marked(figures: ModuleType) -> None:
+    none = torch.zeros(0)
+    domains = [figures.Domain(look, none, none) for look in ("game", "fog")]
+    assert figures.titles(domains) == ["game (trained on)", "fog"]
+
+
+def test_every_row_of_the_streets_has_its_name(
+    script: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    making = script("make_pictures")
+    (height, width), looks = making.SIZE, len(making.LOOKS)
+    monkeypatch.setattr(making, "contact_sheet", lambda *_: np.full((looks * height, 4 * width, 3), 7, np.uint8))
+    shown = np.asarray(making.streets_picture())
+    names, streets = shown[:, : making.MARGIN], shown[:, making.MARGIN :]
+    assert (streets == 7).all() and streets.shape[1] == 4 * width
+    assert (names.reshape(looks, -1).min(1) < 128).all()
+    assert (names[:, 0] == 255).all()  # the longest name has room
+
+
 def test_the_table_says_means_and_spreads(figures: ModuleType) -> None:
     one = np.array([[[0.5, 0.25], [0.1, 0.2], [0.3, 0.6]]])  # (1 seed, 3 domains, m = 0 and 1)
     table = figures.clarity_table({"with x": one, "without x": one / 2}, ["game", "fog", "rain"]).splitlines()

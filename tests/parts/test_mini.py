@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from statistics import mean
+from types import ModuleType
 
 import pytest
 import torch
@@ -13,7 +17,7 @@ from dgss.errors import DataError, OptionalPackageError, WeightsError
 from dgss.evaluation.confusion import Confusion
 from dgss.labels import label_space
 from dgss.recipes.schema import DrawnSettings
-from dgss.streets.draw import draw_street
+from dgss.streets.draw import LOOKS, draw_street
 from dgss.streets.write import SPLITS
 from dgss.towers import shipped as tower_settings
 from dgss.towers.mini import MiniImageTower, MiniTextTower
@@ -245,7 +249,8 @@ def test_loading_is_strict(image: MiniImageTower) -> None:
 
 
 def test_a_damaged_file_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    content = bytearray((Path(tower_settings.__file__).parent / "weights" / "image.safetensors").read_bytes())
+    shutil.copytree(Path(tower_settings.__file__).parent / "weights", tmp_path, dirs_exist_ok=True)
+    content = bytearray((tmp_path / "image.safetensors").read_bytes())
     content[-1] ^= 1
     (tmp_path / "image.safetensors").write_bytes(bytes(content))
     monkeypatch.setattr(tower_settings, "_folder", lambda: tmp_path)
@@ -267,9 +272,12 @@ def test_imagenet_weights_need_their_package_and_the_known_file(
         tower_settings.load_imagenet(MiniImageTower(), tmp_path / "absent.pth")
 
 
-@pytest.mark.parametrize("look", ["game", "photo", "night", "sketch"])
+@pytest.mark.parametrize("look", LOOKS)
 def test_the_shipped_tower_scores_as_its_card_says(image: MiniImageTower, text: MiniTextTower, look: str) -> None:
-    """Zero-shot, on the first four validation scenes, as `how_scored` has it. Broken by any change of the weights."""
+    """Zero-shot, on the first four validation scenes together, as `how_scored` has it.
+
+    Mutations: noise of 3 % on every weight; another template; scored at full resolution.
+    """
     words, confusion = street_words(), Confusion(19)
     queries = encode(text, [words.frozen_template.format(name) for name in words.classes])
     for seed in range(SPLITS["val"], SPLITS["val"] + 4):
@@ -280,29 +288,38 @@ def test_the_shipped_tower_scores_as_its_card_says(image: MiniImageTower, text: 
         confusion.add(street.labels[None, ::2, ::2], answer.numpy())
     card = shipped_table()["image"]
     assert 100 * confusion.miou() == pytest.approx(card["zero_shot_miou_of_the_first_four_scenes"][look], abs=0.5)
-    mean, deviation = map(float, card["zero_shot_miou_scene_by_scene"][look].split(" ± "))
-    assert abs(100 * confusion.miou() - mean) < 3 * deviation
 
 
-def test_no_scored_scene_and_no_target_look_was_in_the_pre_training() -> None:
+def test_the_mean_of_the_targets_is_that_of_the_looks_not_trained_on() -> None:
     card = shipped_table()["image"]
+    targets = [
+        value for look, value in card["zero_shot_miou"].items() if look in {*LOOKS} - {*card["seeds_trained_on"]}
+    ]
+    assert len(targets) == 8
+    assert card["zero_shot_miou"]["mean_of_targets"] == round(mean(targets), 1)
+
+
+def test_no_scored_scene_and_no_target_look_was_in_the_pre_training(script: Callable[[str], ModuleType]) -> None:
+    card, making = shipped_table()["image"], script("make_image_tower")
     most = DrawnSettings.model_json_schema()["properties"]["score_images"]["maximum"]
     assert most == DrawnSettings.model_json_schema()["properties"]["train_images"]["maximum"]
     for seeds in (card["seeds_trained_on"], card["seeds_of_the_temperature"]):
-        assert set(seeds) == {"rand", "game"}
+        assert set(seeds) == {"rand", "game"} == set(making.SEEN)
         for first, last in seeds.values():
             assert all(last < begin or first >= begin + most for begin in SPLITS.values())
     for look, (first, last) in card["seeds_trained_on"].items():
         assert max(training["plan"][look] for training in card["trainings"]) == last - first + 1
         assert last < card["seeds_of_the_temperature"][look][0]
+    # a next training keeps out of them, too: it draws upwards from here
+    assert making.HELD_OUT_SEEDS.start > making.FIRST_SEED >= max(SPLITS.values()) + most
 
 
-def test_shipped_files_are_small_and_the_card_is_theirs() -> None:
-    folder = Path(tower_settings.__file__).parent / "weights"
+def test_shipped_files_are_small_and_the_card_is_theirs(script: Callable[[str], ModuleType]) -> None:
+    folder, card = Path(tower_settings.__file__).parent / "weights", shipped_table()
     assert sum(path.stat().st_size for path in folder.iterdir()) < 16e6
-    card = (folder / "CARD.md").read_text(encoding="utf-8")
-    for digest in shipped_table()["sha256"].values():
-        assert digest in card
+    assert (folder / "CARD.md").read_text(encoding="utf-8") == script("mini_card").render(card)
+    sizes = card["text"]["bytes"] | card["image"]["bytes"]
+    assert sizes == {name: (folder / name).stat().st_size for name in card["sha256"]}
 
 
 @pytest.mark.parametrize(("frozen", "frozen_norm"), [(True, False), (True, True), (False, True)])
