@@ -2,8 +2,8 @@
 
     python benchmarks/whole_model.py [--threads 1] [--repeats 3] [--model tqdm-clip-b-gta5]
 
-Random weights, one image of 512x512, float32. The last lines are forward / tower, step (forward, losses, backward) /
-tower, and the peak of memory of a step with AdamW's.
+Random weights, one image of 512x512, float32. The last lines are forward as in a prediction / tower, step (forward,
+losses, backward) / tower, and the peak of memory of a step with AdamW's.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from collections.abc import Callable
 
 import torch
 from common import medians, parser
+from torch import Tensor, nn
 
 from dgss.interfaces import Batch, Method, SampleGenerator
+from dgss.levels import whole
 from dgss.recipes.schema import Recipe
 from dgss.training.devices import peak_memory
 from dgss.training.optimizer import build_optimizer
@@ -39,6 +41,11 @@ def step(method: Method, given: Batch, optimizer: torch.optim.Optimizer | None =
         optimizer.zero_grad()
 
 
+def levels(tower: nn.Module, given: Batch) -> list[Tensor]:
+    """The tower's forward pass, all four levels made, too."""
+    return [whole(level) for level in tower(given.images, given.valid).levels]
+
+
 def main() -> None:
     """Times, then memory."""
     known = parser(__doc__, repeats=3)
@@ -52,12 +59,11 @@ def main() -> None:
     def still(run: Callable[[], object]) -> Callable[[], object]:
         return torch.no_grad()(run)
 
-    method.train()
     found = medians(
         {
-            "tower": still(lambda: tower(given.images, given.valid)),
-            "forward": still(lambda: method(given.images, given.valid)),
-            "step": lambda: step(method, given),
+            "tower": still(lambda: levels(tower.eval(), given)),
+            "forward": still(lambda: method.eval()(given.images, given.valid)),
+            "step": lambda: step(method.train(), given),
         },
         options.repeats,
     )

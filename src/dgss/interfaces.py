@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from dgss.labels import LabelMap, LabelSpace
+from dgss.levels import Level
 
 Size = tuple[int, int]
 """(H, W) in pixels."""
@@ -81,11 +82,12 @@ class SampleGenerator:
 class ImageFeatures:
     """What an image tower answers.
 
-    levels: (B, C_l, H/s_l, W/s_l) each, finest first. pooled: (B, E), the image in text space. dense: (B, E, h, w),
-    patches in text space. Neither of the two is normalised; None where the tower has no text partner.
+    levels: (B, C_l, H/s_l, W/s_l) each, finest first, some perhaps still to be doubled to that size. pooled: (B, E),
+    the image in text space. dense: (B, E, h, w), patches in text space. Neither of the two is normalised; None where
+    the tower has no text partner.
     """
 
-    levels: tuple[Tensor, ...]
+    levels: tuple[Level, ...]
     pooled: Tensor | None = None
     dense: Tensor | None = None
 

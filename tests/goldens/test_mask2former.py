@@ -14,6 +14,7 @@ from load import Golden
 from torch import Tensor, nn
 
 from dgss.interfaces import Batch, MaskPrediction, Towers
+from dgss.levels import whole
 from dgss.losses import mask_losses as losses_module
 from dgss.losses.mask_losses import MaskLossSettings
 from dgss.methods.mask2former import Mask2Former, Mask2FormerSettings
@@ -68,7 +69,7 @@ def test_every_stage_meets_the_reference(golden: Golden) -> None:
     image = torch.from_numpy(golden.input("image"))
     with torch.no_grad():
         prediction = model(image)
-    found = {f"pyramid{i}": level for i, level in enumerate(prediction.features.levels)}
+    found = {f"pyramid{i}": whole(level).detach() for i, level in enumerate(prediction.features.levels)}
     found |= {f"memory{i}": m for i, m in enumerate(memory[0].memories)} | {"mask_features": memory[0].mask_features}
     found |= {f"cls{i}": logits for i, logits in enumerate(prediction.class_logits)}
     found |= {f"mask{i}": logits for i, logits in enumerate(prediction.mask_logits)}

@@ -13,6 +13,7 @@ from load import Golden
 from torch import Tensor, nn
 
 from dgss.interfaces import Batch, Towers
+from dgss.levels import whole
 from dgss.losses import mask_losses as losses_module
 from dgss.losses.mask_losses import MaskLossSettings, mask_losses
 from dgss.losses.matching import fixed, mask_targets
@@ -177,7 +178,7 @@ def stages(golden: Golden) -> dict[str, Tensor]:
     features = prediction.features
     found |= {"global_embedding": features.pooled[:, None], "visual_embedding": features.dense}
     found |= {f"tap{i}": tap for i, tap in enumerate(taps)}
-    found |= {f"pyramid{i}": level for i, level in enumerate(prediction.features.levels)}
+    found |= {f"pyramid{i}": whole(level).detach() for i, level in enumerate(prediction.features.levels)}
     found |= {f"pd_out{i}": m for i, m in enumerate(memory[0].memories)} | {"mask_features": memory[0].mask_features}
     found |= {f"cls{i}": logits for i, logits in enumerate(prediction.class_logits)}
     found |= {f"mask{i}": logits for i, logits in enumerate(prediction.mask_logits)}

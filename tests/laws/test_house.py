@@ -22,6 +22,7 @@ RANKS = {
     "labels": 1,
     "files": 1,
     "interfaces": 1,
+    "levels": 1,
     "streets": 2,
     "towers": 2,
     "decoder": 2,

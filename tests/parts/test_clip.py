@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dgss.errors import DataError, RecipeError, WeightsError
 from dgss.interfaces import Towers
+from dgss.levels import whole
 from dgss.towers import clip
 from dgss.towers.clip import OpenClipSettings, fill_pair, image_trunk, quarters
 from dgss.towers.clip_text import ClipText, Tokenizer, text_transformer, tokenizer
@@ -164,7 +165,12 @@ def test_any_size_gives_four_levels_of_the_patches_that_fit(size: tuple[int, int
     with torch.no_grad():
         features = tower(torch.rand(1, 3, *size))
     h, w = size[0] // 16, size[1] // 16
-    assert [level.shape[2:] for level in features.levels] == [(4 * h, 4 * w), (2 * h, 2 * w), (h, w), (h // 2, w // 2)]
+    assert [whole(level).shape[2:] for level in features.levels] == [
+        (4 * h, 4 * w),
+        (2 * h, 2 * w),
+        (h, w),
+        (h // 2, w // 2),
+    ]
     assert features.dense is not None and features.dense.shape == (1, 16, h, w)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from dgss.decoder.attention import Attention, DeformableAttention, Shapes, reference_points, sine_positions
+from dgss.levels import Doubled, Level
 
 LEVELS = 3
 """How many levels are encoded: all but the finest."""
@@ -92,6 +93,20 @@ class PixelDecoderLayer(nn.Module):
         return out
 
 
+class Projection(nn.Sequential):
+    """A level at the decoder's width: 1 x 1 convolution and group norm (eps 1e-5)."""
+
+    def __init__(self, channels: int, width: int, groups: int, bias: bool) -> None:
+        super().__init__(_conv(channels, width, 1, bias), nn.GroupNorm(groups, width))
+
+    def forward(self, level: Level) -> Tensor:
+        """(B, C, h, w) -> (B, D, h, w)."""
+        conv, norm = self
+        assert isinstance(conv, nn.Conv2d)
+        projected: Tensor = norm(level.through(conv) if isinstance(level, Doubled) else conv(level))
+        return projected
+
+
 class PixelDecoder(nn.Module):
     """Levels (and text) in, `PixelMemory` out; made for maps of any size.
 
@@ -114,8 +129,7 @@ class PixelDecoder(nn.Module):
         super().__init__()
         finest, *coarser = channels
         self.input_projections = nn.ModuleList(
-            nn.Sequential(_conv(count, width, 1, bias=True), nn.GroupNorm(norm_groups, width))
-            for count in reversed(coarser)
+            Projection(count, width, norm_groups, bias=True) for count in reversed(coarser)
         )
         self.level_encoding = nn.Parameter(torch.randn(LEVELS, width))
         self.text_projection = None if text_width is None else nn.Linear(text_width, width)
@@ -125,11 +139,11 @@ class PixelDecoder(nn.Module):
         )
         # tqdm's encoder ends with a norm, Mask2Former's does not
         self.post_norm = nn.Identity() if text_width is None else nn.LayerNorm(width)
-        self.lateral = nn.Sequential(_conv(finest, width, 1, bias=False), nn.GroupNorm(norm_groups, width))
+        self.lateral = Projection(finest, width, norm_groups, bias=False)
         self.output = nn.Sequential(_conv(width, width, 3, bias=False), nn.GroupNorm(norm_groups, width), nn.ReLU())
         self.mask_features = nn.Conv2d(width, width, 1)
 
-    def forward(self, levels: Sequence[Tensor], text: Tensor | None = None) -> PixelMemory:
+    def forward(self, levels: Sequence[Level], text: Tensor | None = None) -> PixelMemory:
         """levels: four of (B, C_l, h_l, w_l), finest first; text: (B, K, E), not normalised."""
         maps = [project(level) for project, level in zip(self.input_projections, reversed(levels[1:]), strict=True)]
         shapes = [(int(m.shape[2]), int(m.shape[3])) for m in maps]

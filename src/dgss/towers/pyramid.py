@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from dgss.levels import Doubled, Doubling, Level
+
 
 class Pyramid(nn.Module):
     """Four maps of stride s to strides s/4, s/2, s and 2s, `width` channels each."""
@@ -17,16 +19,13 @@ class Pyramid(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         # the only batch statistics of the model: the references synchronise them over processes
-        self.up4 = nn.Sequential(
-            nn.ConvTranspose2d(width, width, 2, 2),
-            nn.BatchNorm2d(width),
-            nn.GELU(),
-            nn.ConvTranspose2d(width, width, 2, 2),
-        )
-        self.up2 = nn.ConvTranspose2d(width, width, 2, 2)
+        self.up4 = nn.Sequential(Doubling(width, width), nn.BatchNorm2d(width), nn.GELU(), Doubling(width, width))
+        self.up2 = Doubling(width, width)
         self.down2 = nn.MaxPool2d(2, 2)
 
-    def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    def forward(self, maps: Sequence[Tensor]) -> tuple[Level, ...]:
         """maps: four of (B, C, h, w) -> (B, C, 4h, 4w), (B, C, 2h, 2w), (B, C, h, w), (B, C, h//2, w//2)."""
         first, second, third, fourth = maps
-        return self.up4(first), self.up2(second), third, self.down2(fourth)
+        last = self.up4[-1]
+        assert isinstance(last, Doubling)
+        return Doubled(self.up4[:-1](first), last), Doubled(second, self.up2), third, self.down2(fourth)
