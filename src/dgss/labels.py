@@ -98,8 +98,7 @@ def label_space(name: str) -> LabelSpace:
     """A label space of the package by its name: `cityscapes19` or `camvid11`. Raises `DataError` on another."""
     if name not in _SPACES:
         raise DataError(f"no label space is called {name!r}: {nearest(name, _SPACES)}")
-    text = resources.files("dgss").joinpath("tables", f"{name}.csv").read_text(encoding="utf-8")
-    rows = list(csv.DictReader(line for line in text.splitlines() if not line.startswith("#")))
+    rows = _table(name)
     origins = [key.removeprefix("from_") for key in rows[0] if key.startswith("from_")]
     return LabelSpace(
         name=name,
@@ -109,3 +108,14 @@ def label_space(name: str) -> LabelSpace:
         things=tuple(row.get("thing") == "1" for row in rows),
         sources={origin: tuple(tuple(row[f"from_{origin}"].split(";")) for row in rows) for origin in origins},
     )
+
+
+@cache
+def id_table(name: str) -> dict[int, int]:
+    """What the ids in a data set's label files mean, from its own table: id to class number, 255 for no class."""
+    return {int(row["id"]): int(row["train_id"]) for row in _table(name)}
+
+
+def _table(name: str) -> list[dict[str, str]]:
+    text = resources.files("dgss").joinpath("tables", f"{name}.csv").read_text(encoding="utf-8")
+    return list(csv.DictReader(line for line in text.splitlines() if not line.startswith("#")))

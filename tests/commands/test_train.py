@@ -27,6 +27,7 @@ from dgss.recipes.schema import Recipe
 from dgss.training.progress import Progress
 from dgss.weights.store import read_weights
 from tests.commands.conftest import TINY
+from tests.parts.standin import write_camvid, write_streets
 
 Command = Callable[..., Result]
 NAME = "tqdm-mini-streets"
@@ -210,6 +211,30 @@ def test_data_that_are_missing_are_told_before_the_folder_is_made(
     fails(dry, "camvid needs a folder")
     assert "parameters:" not in dry.stdout, "all that is wrong is told before time is spent"
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("nothing_is_trained")
+def test_labels_that_make_no_sense_are_told_before_the_folder_is_made(
+    dgss: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Broken by a look at the first pairs alone, and by one that begins where the training does."""
+    monkeypatch.setenv("DGSS_CACHE", str(tmp_path / "cache"))
+    frames = tmp_path / "camvid"
+    for split in ("train", "test"):
+        write_camvid(frames, 40, split=split)
+    command = ("train", NAME, *TINY, "source=camvid", "targets=[]", "--data", frames, "--out", tmp_path / "run")
+    label = frames / "train" / "labels" / "f39.png"  # the last
+    Image.new("L", (48, 36), 77).save(label)
+    for dry in ((), ("--dry-run",)):
+        fails(dgss(*command, *dry), f"{label}: value 77 in 1728 pixels", "allowed: 0..11, 255", "camvid")
+    Image.new("L", (36, 48), 3).save(label)
+    fails(dgss(*command), "f39.jpg is 48x36, its label", "is 36x48", "take both from one archive")
+    streets = write_streets(tmp_path / "mine")
+    write_streets(tmp_path / "mine", split="val")
+    own = ("train", NAME, *TINY, "targets=[]", "--out", tmp_path / "run", "--data", f"streets-game={streets}")
+    Image.new("L", (64, 32), 19).save(next((streets / "gtFine" / "train").rglob("*_gtFine_labelTrainIds.png")))
+    fails(dgss(*own), "value 19 in 2048 pixels")
+    assert not (tmp_path / "run").exists() and not (tmp_path / "cache").exists()
 
 
 WRONG_NAMES = {

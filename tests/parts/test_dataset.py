@@ -156,7 +156,14 @@ def test_a_lack_of_memory_is_no_fault_of_the_file(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize(
-    "array", [np.zeros((4, 4, 3)), np.zeros((4, 4, 2), np.uint8), np.zeros((0, 4, 3), np.uint8), np.zeros(4, np.uint8)]
+    "array",
+    [
+        np.zeros((4, 4, 3)),
+        np.full((4, 4, 3), np.nan, np.float32),
+        np.zeros((4, 4, 2), np.uint8),
+        np.zeros((0, 4, 3), np.uint8),
+        np.zeros(4, np.uint8),
+    ],
 )
 def test_odd_arrays_are_refused(array: np.ndarray) -> None:
     with pytest.raises(DataError):
@@ -211,3 +218,15 @@ def test_memory_is_bounded_and_changes_nothing(tmp_path: Path) -> None:  # mutat
     kept.read(0), kept.read(1)
     with pytest.raises(DataError):
         kept.read(2)
+
+
+def test_the_check_reads_few_pairs_from_all_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_streets(tmp_path, 3)
+    data, seen = Dataset(domain("streets-game"), tmp_path, "train"), list[int]()
+    monkeypatch.setattr(data, "read", seen.append)
+    data.check()
+    assert seen == [0, 1, 2]
+    data.pairs *= 100
+    data.check()  # mutation: the first 32 alone
+    steps = set(np.diff(seen[3:]).tolist())
+    assert len(seen) == 3 + 32 and (seen[3], seen[-1]) == (0, 299) and steps == {9, 10}

@@ -12,6 +12,7 @@ from dgss.data.dataset import Dataset, read_label
 from dgss.data.domains import DOMAINS, domain
 from dgss.errors import DataError
 from dgss.labels import IGNORE, label_space
+from dgss.recipes.schema import Recipe, differences
 from tests.parts.standin import write_camvid, write_streets
 
 CAMVID = Path(__file__).parents[2].parent / "shared" / "data" / "camvid"
@@ -144,3 +145,46 @@ def test_gta5_is_read_as_it_is_unpacked(tmp_path: Path) -> None:  # mutation: th
     Image.new("RGB", (4, 3)).save(tmp_path / "gta5" / "images" / "00002.png")
     with pytest.raises(DataError, match=r"1 images in .* have no label file, first .*00002\.png"):
         domain("gta5").pairs(tmp_path, "train")
+
+
+def write_synthia(root: Path, ids: list[list[int]]) -> Path:
+    """One pair in SYNTHIA's layout and encoding: 16-bit RGB, the class red, the instance green."""
+    cv2 = pytest.importorskip("cv2")
+    for name in ("RGB", "GT/LABELS"):
+        (root / "synthia" / name).mkdir(parents=True)
+    red = np.array(ids, np.uint16)
+    green, blue = np.full_like(red, 7), np.full_like(red, 5)  # values that are classes too: a wrong channel shows
+    label = root / "synthia" / "GT" / "LABELS" / "0000001.png"
+    cv2.imwrite(str(label), np.dstack([blue, green, red]))
+    Image.new("RGB", red.shape[::-1], (9, 8, 7)).save(root / "synthia" / "RGB" / label.name)
+    return label
+
+
+def test_synthia_is_read_as_it_is_unpacked(tmp_path: Path) -> None:  # mutation: Pillow's high byte, another channel
+    label = write_synthia(tmp_path, [list(range(23))])
+    with Image.open(label) as naive:
+        assert not np.asarray(naive).any(), "what Pillow makes of it"
+    _, found = Dataset(domain("synthia"), tmp_path, "train").read(0)
+    expected = [255, 10, 2, 0, 1, 4, 8, 5, 13, 7, 11, 18, 17, 255, 255, 6, 9, 12, 14, 15, 16, 3, 255]
+    assert found.dtype == np.uint8 and found.tolist() == [expected]
+
+
+def test_a_label_of_synthia_that_is_none_is_told(tmp_path: Path) -> None:
+    label = write_synthia(tmp_path, [[1, 23, 300], [300, 300, 3]])
+    data = Dataset(domain("synthia"), tmp_path, "train")
+    with pytest.raises(DataError, match=r"0000001\.png: value 300 in 3 pixels and 1 more .* allowed: 0\.\.22, 255"):
+        data.read(0)  # mutation: the low byte alone
+    whole = label.read_bytes()
+    label.write_bytes(whole[: len(whole) // 2])  # a few of them come so out of the archive
+    with pytest.raises(DataError, match=r"0000001\.png cannot be decoded"):
+        data.read(0)
+    for image in (Image.new("RGB", (3, 2), (3, 0, 0)), Image.new("L", (3, 2)), Image.new("I;16", (3, 2))):
+        image.save(label)  # the colours, or what some tool has cut to 8 bits
+        with pytest.raises(DataError, match=r"0000001\.png: .* 16-bit RGB"):
+            data.read(0)
+
+
+def test_synthia_as_a_source_is_one_changed_field() -> None:
+    game = Recipe.load("tqdm-clip-b-gta5")
+    other = Recipe.load("tqdm-clip-b-gta5", ["source=synthia"])
+    assert differences(game, other) == ["source was 'gta5', is 'synthia'"] and other.labels == game.labels

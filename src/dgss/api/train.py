@@ -17,6 +17,7 @@ from dgss.api.datasets import Data, as_path, as_roots
 from dgss.api.evaluate import score
 from dgss.api.load import TrainedModel, load_model
 from dgss.data.dataset import Dataset
+from dgss.data.domains import domain
 from dgss.data.loader import Loader
 from dgss.errors import DataError, DgssError, RecipeError, WeightsError
 from dgss.evaluation.panels import save_panels
@@ -152,6 +153,9 @@ def prepare(
     for name in names:
         sets.check_scored(name, recipe.labels, RULE)
     damage = _damage(folder)
+    others = domain(recipe.source).drawn is None or recipe.source in sets.roots  # what is drawn on demand is sound
+    if others and (damage or not folder.weights.exists()):  # there are steps to come
+        sets.open(recipe.source, "train", recipe.drawn.train_images, memory=0).check()
     return Plan(recipe, folder, where, sets, names, folder.finished(names) and not (other_scores or damage), damage)
 
 

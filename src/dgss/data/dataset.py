@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -18,6 +21,8 @@ MEMORY = 256 * 2**20
 """How many bytes of decoded pictures a data set keeps unless told."""
 PIXEL_LIMIT = 80_000_000
 """Larger pictures are refused before they are decoded: a small file can unpack to any size."""
+CHECKED = 32
+"""How many pairs are looked at before a training begins: a second or two for pictures of 2048x1024."""
 _AT_MOST = f"at most {PIXEL_LIMIT // 10**6} million are read"
 
 
@@ -40,22 +45,16 @@ def read_image(source: ImageLike, exif: bool = True) -> Picture:
 
 def read_label(pair: Pair, domain: Domain) -> LabelMap:
     """The label map of a pair, (H, W) uint8, 255 ignored. Raises `DataError` on values that mean nothing."""
-    image = _open(pair.label)
-    if image.mode not in ("L", "P"):
-        raise DataError(
-            f"{pair.label}: a label file holds one 8-bit number a pixel, this one is of mode {image.mode}; "
-            f"take the file of class numbers, not of colours"
-        )
-    raw = np.asarray(image)  # a palette picture answers its indices, not its colours
     encoding = domain.encoding(pair.encoding)
+    raw = _red_of_16_bits(pair.label) if encoding.deep else _numbers(pair.label)
     counts = np.bincount(raw.ravel(), minlength=256)
-    stray = np.flatnonzero((counts > 0) & ~encoding.known)
+    stray = np.flatnonzero((counts > 0) & ~np.pad(encoding.known, (0, len(counts) - 256)))
     if stray.size:
         worst = int(stray[np.argmax(counts[stray])])
         others = f" and {stray.size - 1} more such values" if stray.size > 1 else ""
         raise DataError(
             f"{pair.label}: value {worst} in {counts[worst]} pixels{others} is no label of {domain.labels}; "
-            f"allowed: {_ranges(np.flatnonzero(encoding.known))}"
+            f"allowed: {_ranges(np.flatnonzero(encoding.known))}; take the label files that {domain.name} comes with"
         )
     return np.asarray(encoding.table[raw], np.uint8)
 
@@ -78,6 +77,11 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.pairs)
 
+    def check(self) -> None:
+        """Reads up to `CHECKED` pairs spread over the split. Raises `DataError` where one cannot be trained on."""
+        for index in np.linspace(0, len(self) - 1, min(len(self), CHECKED), dtype=int).tolist():
+            self.read(index)
+
     def read(self, index: int) -> tuple[Picture, LabelMap]:
         """Image (H, W, 3) uint8, RGB, and label (H, W) uint8, 255 ignored; both read-only, of one size."""
         if index in self._kept:
@@ -98,7 +102,41 @@ class Dataset:
 
 
 def _open(path: Path) -> Image.Image:
-    """A decoded picture. Every failure of the file or of Pillow's many readers becomes one line."""
+    """A decoded picture."""
+    with _file(path) as image:
+        image.load()
+        return image
+
+
+def _numbers(path: Path) -> NDArray[np.uint8]:
+    """The (H, W) values of a picture of one 8-bit channel."""
+    image = _open(path)
+    if image.mode not in ("L", "P"):
+        raise DataError(
+            f"{path}: a label file holds one 8-bit number a pixel, this one is of mode {image.mode}; "
+            f"take the file of class numbers, not of colours"
+        )
+    return np.asarray(image)  # a palette picture answers its indices, not its colours
+
+
+def _red_of_16_bits(path: Path) -> NDArray[np.uint16]:
+    """The (H, W) values of the first channel of a 16-bit RGB picture, of which Pillow would keep the high byte."""
+    with _file(path) as image:
+        pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)  # BGR
+        if pixels is None:
+            image.load()  # most often knows why
+            raise ValueError("OpenCV finds it damaged")
+    if pixels.dtype != np.uint16 or pixels.ndim != 3:
+        raise DataError(
+            f"{path}: such a label file is a 16-bit RGB picture with class numbers in red, this one has "
+            f"{8 * pixels.itemsize} bits and mode {image.mode}; take the file as it is unpacked, not one of colours"
+        )
+    return np.asarray(pixels[..., 2], np.uint16)
+
+
+@contextmanager
+def _file(path: Path) -> Iterator[Image.Image]:
+    """A picture, not decoded yet. Every failure of the file or of the many decoders becomes one line."""
     try:
         if path.is_dir():
             raise DataError(f"{path} is a folder, not an image")
@@ -106,8 +144,7 @@ def _open(path: Path) -> Image.Image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is lower
             with path.open("rb") as file, Image.open(file) as image:
                 _check_size(image.size, str(path))
-                image.load()
-                return image
+                yield image
     except FileNotFoundError:
         raise DataError(f"there is no image {path}") from None
     except Image.DecompressionBombError:  # before Pillow tells the size

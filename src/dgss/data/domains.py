@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dgss.errors import DataError, nearest
-from dgss.labels import IGNORE, LabelMap, LabelSpace, label_space
+from dgss.labels import IGNORE, LabelMap, LabelSpace, id_table, label_space
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,13 @@ class Pair:
 class Encoding:
     """What the values of a label file mean.
 
-    table: (256,) uint8, value to class number or 255. known: (256,) bool, which values may occur at all.
+    table: (256,) uint8, value to class number or 255. known: (256,) bool, which values may occur at all. deep: the
+    values are the first channel of a 16-bit RGB picture, not an 8-bit picture of one channel.
     """
 
     table: LabelMap
     known: NDArray[np.bool_]
+    deep: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,17 +120,22 @@ def _gta5_ids(space: LabelSpace) -> Encoding:
     return _encoding(space, dict(enumerate(space.from_raw()[:35].tolist())))
 
 
+def _synthia_ids(space: LabelSpace) -> Encoding:
+    """Ids 0 to 22 in red; green, which numbers the instances, is not read."""
+    return _encoding(space, id_table("synthia"), deep=True)
+
+
 def _camvid_ids(space: LabelSpace) -> Encoding:
     """Class numbers, and 11 for unlabelled (SegNet tutorial)."""
     return _encoding(space, {**dict(enumerate(range(len(space)))), 11: IGNORE})
 
 
-def _encoding(space: LabelSpace, meaning: Mapping[int, int]) -> Encoding:
+def _encoding(space: LabelSpace, meaning: Mapping[int, int], deep: bool = False) -> Encoding:
     table, known = np.full(256, IGNORE, np.uint8), np.zeros(256, np.bool_)
     known[IGNORE] = True
     for value, number in meaning.items():
         table[value], known[value] = number, True
-    return Encoding(table, known)
+    return Encoding(table, known, deep)
 
 
 def _cityscapes_pairs(folder: Path, split: str) -> list[Pair]:
@@ -173,10 +181,10 @@ def _camvid_pairs(folder: Path, split: str) -> list[Pair]:
     return pairs
 
 
-def _gta5_pairs(folder: Path, split: str) -> list[Pair]:
-    """images/NNNNN.png with labels/NNNNN.png, whose values are Cityscapes' original ids."""
-    images = sorted((folder / "images").glob("*.png"))
-    pairs = [Pair(image.stem, image, folder / "labels" / image.name, "ids") for image in images]
+def _namesakes(folder: Path, split: str, images: str, labels: str) -> list[Pair]:
+    """IMAGES/NAME.png with LABELS/NAME.png, whose values are original ids."""
+    files = sorted((folder / images).glob("*.png"))
+    pairs = [Pair(image.stem, image, folder / labels / image.name, "ids") for image in files]
     _refuse_lost([pair.label for pair in pairs if not pair.label.is_file()], folder)
     return pairs
 
@@ -232,8 +240,21 @@ _GTA5 = Domain(
     splits=("train",),
     layout="images/NNNNN.png and labels/NNNNN.png",
     marker="images",
-    find=_gta5_pairs,
+    find=partial(_namesakes, images="images", labels="labels"),
     encodings={"ids": _gta5_ids},
+)
+
+_SYNTHIA = Domain(
+    name="synthia",
+    summary="frames of a virtual town, 1280x760, 9,400 with Cityscapes' classes but terrain, truck and train",
+    labels="cityscapes19",
+    licence="research only, by its authors' terms (their words were not at hand); never shipped with this package",
+    source="https://synthia-dataset.net, SYNTHIA-RAND-CITYSCAPES (Ros et al., CVPR 2016)",
+    splits=("train",),
+    layout="RGB/NNNNNNN.png and GT/LABELS/NNNNNNN.png, as in the archive's folder RAND_CITYSCAPES",
+    marker="RGB",
+    find=partial(_namesakes, images="RGB", labels="GT/LABELS"),
+    encodings={"ids": _synthia_ids},
 )
 
 _CITYSCAPES = Domain(
@@ -251,6 +272,6 @@ _CITYSCAPES = Domain(
 
 DOMAINS: dict[str, Domain] = {
     entry.name: entry
-    for entry in (*(_drawn(look, summary) for look, summary in _LOOKS.items()), _CAMVID, _GTA5, _CITYSCAPES)
+    for entry in (*(_drawn(look, summary) for look, summary in _LOOKS.items()), _CAMVID, _GTA5, _SYNTHIA, _CITYSCAPES)
 }
 """Every data set this package reads, by name."""
