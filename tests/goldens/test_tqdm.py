@@ -22,6 +22,7 @@ from dgss.towers.clip import image_trunk
 from dgss.towers.clip_text import ClipText, text_transformer, tokenizer
 from dgss.towers.text import ContextDecoderSettings
 from dgss.towers.vision import PlainViT, Resize
+from dgss.training.optimizer import OptimizerSettings, build_optimizer
 from dgss.weights.reference import TQDM
 from tests.goldens.replay import RecordedDraws, by_row, space, tensor
 
@@ -299,15 +300,8 @@ def test_one_optimizer_step_meets_the_reference(golden: Golden, trained: Any) ->
     model, step = trained[0], golden.meta["extra"]["optimizer_step"]
     parameters = ours_by_theirs(golden, model)
     before = {key: p.detach().clone() for key, p in parameters.items()}
-    groups = [
-        {
-            "params": [p for _, p in group.parameters],
-            "lr": step["lr"] * group.lr_scale,
-            "weight_decay": step["weight_decay"] * group.decay_scale,
-        }
-        for group in model.parameter_groups()
-    ]
-    torch.optim.AdamW(groups, betas=tuple(step["betas"]), eps=step["eps"]).step()
+    settings = {key: step[key] for key in ("lr", "weight_decay", "betas", "eps")}
+    build_optimizer(model.parameter_groups(), OptimizerSettings.model_validate(settings)).step()
     names = golden.names("step:")
     assert names
     for name in names:

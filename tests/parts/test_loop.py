@@ -14,6 +14,7 @@ import cv2
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from dgss import files
 from dgss.api import estimate as estimating
@@ -22,12 +23,15 @@ from dgss.files import RunFolder
 from dgss.interfaces import Batch, Method, SampleGenerator
 from dgss.labels import label_space
 from dgss.methods.tqdm import TqdmSettings
+from dgss.recipes.schema import Recipe
 from dgss.training import devices, loop, progress
+from dgss.training.checkpoint import Position
 from dgss.training.devices import choose_device, memory_errors, peak_memory, random_of_step
 from dgss.training.loggers import MetricsFile
 from dgss.training.loop import LoopSettings, StepReport, Stopped, StopRequest, fit
 from dgss.training.optimizer import OptimizerSettings, learning_rate
 from dgss.training.progress import Progress, duration
+from tests.parts.test_optimizer import TABLE
 from tests.parts.tiny import tiny_batch, tiny_towers
 
 CPU = torch.device("cpu")
@@ -178,6 +182,38 @@ def test_the_rate_follows_the_schedule(tmp_path: Path) -> None:
     rates = [learning_rate(OPTIMIZER.lr, step, SETTINGS.steps, OPTIMIZER) for step in range(5)]
     assert [report.learning_rate for report in reports] == pytest.approx(rates)
     assert [row["learning_rate"] for row in without_times(tmp_path)] == pytest.approx(rates)
+
+
+HEAD_AND_TOWER = {"tqdm-clip-b-gta5": (0, 1), "tqdm-eva02-l-gta5": (0, 1), "tqdm-eva02-l-cityscapes": (2, 0)}
+"""Released recipe -> the columns of the schedule's table with the rates of its two kinds of groups."""
+
+
+@pytest.mark.parametrize("name", HEAD_AND_TOWER)
+def test_the_released_rates_are_those_that_each_step_is_made_with(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Broken by setting them after the step, by counting from 1, by another number of steps, power or floor."""
+    settings = Recipe.load(name).training.model_copy(update={"threads": 1})
+    head, tower = HEAD_AND_TOWER[name]
+    used: list[dict[str, float]] = []
+    hook = register_optimizer_step_pre_hook(
+        lambda optimizer, *_: used.append({group["name"]: group["lr"] for group in optimizer.param_groups})
+    )
+
+    def stop(report: StepReport) -> None:
+        assert report.gradient_norm is None  # nothing is clipped
+        raise Crash
+
+    try:
+        for step in TABLE:
+            monkeypatch.setattr(loop, "restore_checkpoint", lambda *_, step=step: Position(step, 0.0, 1))
+            with pytest.raises(Crash):
+                run(tmp_path / str(step), settings, on_step=stop)
+    finally:
+        hook.remove()
+    for rates, found in zip(TABLE.values(), used, strict=True):
+        wanted = dict.fromkeys(("head", "norm", "embedding"), rates[head]) | {"tower": rates[tower]}
+        assert found == pytest.approx(wanted, rel=5e-7)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

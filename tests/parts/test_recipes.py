@@ -691,12 +691,13 @@ ALL_PUBLISHED = {
     "method.context_decoder.width": 256, "method.context_decoder.heads": 4, "method.context_decoder.layers": 3,
     "method.context_decoder.dropout": 0.1, "method.pixel_mean": "all", "method.temperature": 0.07,
     "method.language_weight": 1.0, "method.vision_language_weight": 1.0, "method.vision_weight": 1.0,
-    "method.mask_prior": "none", "method.tower_lr_scale": 0.1,
+    "method.mask_prior": "none", "method.tower_lr_scale": 0.1, "method.pixel_ffn": 2048,
     "method.mask_losses.class_weight": 2.0, "method.mask_losses.mask_weight": 5.0,
     "method.mask_losses.dice_weight": 5.0, "method.mask_losses.no_object": 0.1, "method.mask_losses.points": 12544,
     "method.mask_losses.oversample": 3.0, "method.mask_losses.importance": 0.75,
-    "method.mask_losses.per_process": True, "augment.scale_min": 0.5, "augment.scale_max": 2.0,
-    "augment.class_limit": 0.75, "augment.flip": 0.5, "training.steps": 20000, "training.batch_size": 8,
+    "method.mask_losses.per_process": True, "method.mask_losses.empty_counts_one": False,
+    "augment.scale_min": 0.5, "augment.scale_max": 2.0, "augment.class_limit": 0.75,
+    "augment.flip": 0.5, "training.steps": 20000, "training.batch_size": 8,
     "training.clip_norm": None, "training.precision": "float32", "training.optimizer.schedule": "poly",
     "training.optimizer.power": 0.9, "training.optimizer.min_lr": 1e-6, "training.optimizer.warmup_steps": 1500,
     "training.optimizer.warmup_ratio": 1e-6, "inference.window": [512, 512], "inference.stride": [341, 341],
@@ -708,3 +709,26 @@ def test_a_released_recipe_has_every_value_of_the_released_program(name: str) ->
     values = resolve(name).values()
     wanted = ALL_PUBLISHED | PUBLISHED[name]
     assert {key: values.get(key) for key in wanted} == wanted
+
+
+SPARED = {  # what stands in a clean recipe in place of its base's value
+    "method.context_decoder.gamma": 1e-4, "method.pixel_mean": "labelled", "method.mask_losses.per_process": False,
+    "training.optimizer.min_lr": 1e-7,
+}  # fmt: skip
+CLEAN = {
+    "tqdm-clip-b-gta5": SPARED | {"tower.double_class": False, "method.frozen_copy": "eval"},
+    "tqdm-eva02-l-gta5": SPARED | {"size": [504, 504], "inference.window": [504, 504]},
+}
+
+
+@pytest.mark.parametrize("name", CLEAN)
+def test_a_clean_recipe_differs_from_the_released_one_in_its_oversights_alone(name: str) -> None:
+    base, clean = Recipe.load(name), Recipe.load(f"{name}-clean")
+    changed = {line.split(" was ")[0] for line in differences(base, clean, library.OWN)}
+    values = resolve(f"{name}-clean").values()
+    assert {key: values[key] for key in changed} == CLEAN[name]
+
+
+def test_the_clean_crop_is_seen_whole_and_on_the_same_grid() -> None:
+    names = ("tqdm-eva02-l-gta5", "tqdm-eva02-l-gta5-clean")
+    assert [divmod(side, 14) for name in names for side in Recipe.load(name).size] == [(36, 8)] * 2 + [(36, 0)] * 2
