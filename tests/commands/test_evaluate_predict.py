@@ -150,7 +150,7 @@ def test_what_is_no_run_is_one_line_with_the_nearest(
         fails(run(runs / "nihgt"), f"did you mean '{runs / 'night'}'?")
         fails(run(runs), "is no run", "night")
         fails(run(runs / "empty"), "is no run", "night")
-        fails(run(photos / "notes.txt"), "no safetensors file")
+        fails(run(photos / "notes.txt"), "no file of weights")
         fails(run(""), "is no run")
         long = run("x" * 300)
         fails(long)

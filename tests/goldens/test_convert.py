@@ -1,4 +1,4 @@
-"""Published checkpoints of tqdm through `dgss convert` and back: the run that is made gives the reference's answers."""
+"""Published checkpoints of tqdm, read as they are and through `dgss convert`: both give the reference's answers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from load import Golden
+from PIL import Image
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from dgss.api.convert import Conversion, convert
@@ -22,6 +24,8 @@ from tests.goldens.test_tqdm import settings_of, towers_of
 
 pytestmark = pytest.mark.golden("tqdm-clip", "tqdm-eva")
 Weights = dict[str, torch.Tensor]
+SOURCES = "gta5", "cityscapes"
+HUB = "owner/repo", "some/a.pth"
 
 
 @pytest.fixture
@@ -52,17 +56,20 @@ def test_a_converted_checkpoint_answers_as_the_reference(
     golden: Golden, recipe: Recipe, weights: Weights, tmp_path: Path
 ) -> None:
     found = converted(tmp_path, weights, recipe)
-    assert not found.filling.absent
-    kept = set(weights) - {key for names in found.filling.ignored.values() for key in names}
-    assert len(found.filling.used) == len(kept) and all(key.startswith("reg_E0.") for key in set(weights) - kept)
-    model = load_model(found.path, device="cpu")
+    filling = found.reading.filling
+    assert not filling.absent
+    kept = set(weights) - {key for names in filling.ignored.values() for key in names}
+    assert len(filling.used) == len(kept) and all(key.startswith("reg_E0.") for key in set(weights) - kept)
+    read = load_model(tmp_path / "published.pth", "cpu", recipe)
     images = torch.from_numpy(golden.input("image"))
-    with torch.no_grad():
-        scores = model.method(images).scores((images.shape[2], images.shape[3]))
     names = [name for name in golden.names("semantic_full") if not name.endswith("mean")]
     assert names
-    for name in names:
-        golden.check(name, scores[int(name.removeprefix("semantic_full"))].numpy())
+    for model in (read, load_model(found.path, device="cpu")):
+        with torch.no_grad():
+            scores = model.method(images).scores((images.shape[2], images.shape[3]))
+        for name in names:
+            golden.check(name, scores[int(name.removeprefix("semantic_full"))].numpy())
+    assert read.recipe == recipe and read.reading == found.reading
 
 
 def test_what_does_not_fit_is_named_and_nothing_is_written(recipe: Recipe, weights: Weights, tmp_path: Path) -> None:
@@ -73,7 +80,7 @@ def test_what_does_not_fit_is_named_and_nothing_is_written(recipe: Recipe, weigh
             **weights,
             first: torch.cat([weights[first], weights[first][:1]]),
         },
-        "1 unexpected (decode_head.surplus); --partial takes what fits": {
+        "1 unexpected (decode_head.surplus); `dgss convert --partial` takes what fits": {
             **weights,
             "decode_head.surplus": torch.zeros(1),
         },
@@ -83,14 +90,17 @@ def test_what_does_not_fit_is_named_and_nothing_is_written(recipe: Recipe, weigh
             converted(tmp_path, wrong, recipe)
         assert words in str(caught.value) and "\n" not in str(caught.value)
         assert not (tmp_path / "run").exists()
+        with pytest.raises(WeightsError) as told:
+            load_model(tmp_path / "published.pth", "cpu", recipe)
+        assert str(told.value) == str(caught.value)
 
 
 def test_a_part_is_taken_where_that_is_asked_for(recipe: Recipe, weights: Weights, tmp_path: Path) -> None:
     wrong = {key: value for key, value in weights.items() if key != "decode_head.cls_embed.bias"}
     wrong |= {"decode_head.cls_embed.weight": torch.zeros(3, 3), "surplus": torch.zeros(1)}
     found = converted(tmp_path, wrong, recipe, strict=False)
-    assert set(found.filling.absent) == {"mask_decoder.class_embed.bias", "mask_decoder.class_embed.weight"}
-    assert found.filling.ignored["unknown"] == ("surplus",)
+    assert set(found.reading.filling.absent) == {"mask_decoder.class_embed.bias", "mask_decoder.class_embed.weight"}
+    assert found.reading.filling.ignored["unknown"] == ("surplus",)
     assert "2 not in the file, random now: mask_decoder.class_embed." in found.table()
 
 
@@ -108,7 +118,8 @@ def test_the_command_reports_what_became_of_every_tensor(recipe: Recipe, weights
     own.write_text(recipe.dump(), encoding="utf-8")
     line = ["convert", str(file), "--recipe", str(own), "--out", str(tmp_path / "run")]
     refused = CliRunner().invoke(app, line)
-    assert refused.exit_code == 1 and "1 missing (mask_decoder.class_embed.bias); --partial" in refused.output
+    missing = "1 missing (mask_decoder.class_embed.bias); `dgss convert --partial`"
+    assert refused.exit_code == 1 and missing in refused.output
     assert not (tmp_path / "run").exists()
     made = CliRunner().invoke(app, [*line, "--partial"])
     assert made.exit_code == 0, made.output
@@ -119,3 +130,45 @@ def test_the_command_reports_what_became_of_every_tensor(recipe: Recipe, weights
     assert unknown.exit_code == 1 and "did you mean" in unknown.output
     occupied = CliRunner().invoke(app, line)
     assert occupied.exit_code == 1 and "run is not empty; name another folder with --out" in occupied.output
+
+
+def test_predict_takes_the_file_itself_and_says_what_became_of_it(
+    golden: Golden, recipe: Recipe, weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, other = (f"tqdm-{'clip-b' if 'clip' in golden.folder.name else 'eva02-l'}-{source}" for source in SOURCES)
+    named: list[object] = []
+    usual = recipe.change(name=first, inference={"window": None, "stride": None})
+    monkeypatch.setattr(Recipe, "load", lambda name: named.append(name) or usual)
+    file = saved(tmp_path / "a.pth", weights)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda repo, path: file if (repo, path) == HUB else None)
+    Image.fromarray(np.full((40, 72, 3), 128, np.uint8)).save(tmp_path / "b.png")
+    before, shown = set(tmp_path.iterdir()), []
+    for number, place in enumerate((str(file), f"hf:{'/'.join(HUB)}")):
+        out = tmp_path / f"out{number}"
+        result = CliRunner().invoke(app, ["predict", place, str(tmp_path / "b.png"), "--out", str(out)])
+        assert result.exit_code == 0, result.output
+        for words in ("tensors used", "ignored, the frozen copy", f"taken for {first}; it may be of {other}"):
+            assert words in result.stderr, result.output
+        shown.append((out / "b_labels.png").read_bytes())
+    assert named == [first] * 2 and shown[0] == shown[1]
+    assert {path.name for path in set(tmp_path.iterdir()) - before} == {"out0", "out1"}
+
+
+def test_other_forms_of_a_file(recipe: Recipe, weights: Weights, tmp_path: Path) -> None:
+    """mutation: what is ours known by the name of the file"""
+    own, theirs = converted(tmp_path, weights, recipe), tmp_path / "theirs.safetensors"
+    save_file({key: value.contiguous().clone() for key, value in weights.items()}, theirs)
+    read = load_model(theirs, "cpu", recipe).reading
+    assert read is not None and set(read.filling.used) == set(own.reading.filling.used)
+    ours = (own.path / "model.safetensors").rename(tmp_path / "ours")
+    assert load_model(ours, "cpu").reading is None
+
+
+def test_values_that_are_no_numbers_are_refused(recipe: Recipe, weights: Weights, tmp_path: Path) -> None:
+    """mutation: a run is made of which load_model says that its training went astray"""
+    broken = {**weights, "gamma": torch.full_like(weights["gamma"], torch.nan)}
+    file = saved(tmp_path / "a.pth", broken)
+    for read in (lambda: convert(file, recipe, tmp_path / "run"), lambda: load_model(file, "cpu", recipe)):
+        with pytest.raises(WeightsError, match=r"no numbers in 1 of .*context_decoder\.gamma: download it again"):
+            read()
+    assert not (tmp_path / "run").exists()

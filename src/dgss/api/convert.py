@@ -6,41 +6,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dgss.api.datasets import as_path
-from dgss.errors import DataError, WeightsError
+from dgss.api.load import Reading, read_published
+from dgss.errors import DataError
 from dgss.files import RUNS, FolderLock, RunFolder, check_place, path_errors, write_text
 from dgss.recipes.schema import Recipe
-from dgss.towers.published import few, find_weights, read_tensors
+from dgss.towers.published import find_weights
 from dgss.training.devices import memory_errors
-from dgss.weights.reference import Filling, fill, recognise
 from dgss.weights.store import save_weights
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """A converted checkpoint.
-
-    path: the folder of the run that was made. filling: what became of its tensors. others: recipes whose checkpoints
-    have the same names, where none was named.
-    """
+    """A converted checkpoint. path: the folder of the run that was made. reading: what it was made of."""
 
     path: Path
-    recipe: Recipe
-    filling: Filling
-    others: tuple[str, ...] = ()
+    reading: Reading
 
     def table(self) -> str:
         """The report for people."""
-        filling = self.filling
-        lines = [f"{len(filling.used)} tensors used, under the names of this package"]
-        lines += [f"{len(filling.reshaped)} of them stored in another shape: {few(filling.reshaped)}"]
-        lines += [f"{len(names)} ignored, {reason}: {few(names)}" for reason, names in filling.ignored.items()]
-        lines += [f"{len(filling.absent)} not in the file, random now: {few(filling.absent)}"]
-        shown = [line for line in lines if not line.startswith("0 ")]
-        shown += [
-            f"taken for {self.recipe.name}; it may be of {name}, then convert it with --recipe {name}"
-            for name in self.others
-        ]
-        return "\n".join([*shown, f"recipe {self.recipe.name}, model: {self.path}"])
+        return f"{self.reading.table()}\nrecipe {self.reading.recipe.name}, model: {self.path}"
 
 
 def convert(
@@ -58,21 +42,12 @@ def convert(
         _free(chosen, out)
     source = find_weights(str(file))
     with memory_errors("convert it on a machine with more memory"):
-        theirs = read_tensors(source)
-        kind = recognise(theirs, str(source))
-        chosen = chosen or Recipe.load(kind.recipes[0])
-        folder = _free(chosen, out)
-        method = chosen.build(trained=True)
-        try:
-            filling = fill(method, theirs, kind.keys, f"{source} does not fit the recipe {chosen.name}", strict)
-        except WeightsError as error:
-            raise WeightsError(f"{error}; --partial takes what fits") from error
-        del theirs
+        method, reading = read_published(source, chosen, strict)
+        folder = _free(reading.recipe, out)
         with path_errors(folder.path), FolderLock(folder.path):
-            write_text(folder.recipe, chosen.dump())
-            save_weights(folder.weights, method.state_dict(), chosen.change(data=None).dump(), step=0)
-    others = tuple(name for name in kind.recipes if recipe is None and name != chosen.name)
-    return Conversion(folder.path, chosen, filling, others)
+            write_text(folder.recipe, reading.recipe.dump())
+            save_weights(folder.weights, method.state_dict(), reading.recipe.change(data=None).dump(), step=0)
+    return Conversion(folder.path, reading)
 
 
 def _free(recipe: Recipe | None, out: str | Path | None) -> RunFolder:

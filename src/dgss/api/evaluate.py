@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from dgss.api.datasets import DEFAULT, Data, as_path, as_roots
-from dgss.api.load import TrainedModel, load_model
+from dgss.api.load import TrainedModel, opened
 from dgss.data.domains import domain
 from dgss.errors import DataError
 from dgss.evaluation.evaluate import DomainResult, evaluate_domain
@@ -30,7 +30,7 @@ def evaluate(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Report:
-    """Scores a model, or a run by its folder, on the domains `targets`.
+    """Scores a model, or what `load_model` takes, on the domains `targets`.
 
     targets: None its own source and the targets of its recipe. data: one folder for all, or one per domain; None as
     the run in that folder was trained with; a loaded model does not know them. protocol: at which size and on which
@@ -40,7 +40,7 @@ def evaluate(
     progress, rule = progress or Progress(), protocol_of(protocol)
     names = _known(targets)
     roots = as_roots(data) if data is not None else {} if isinstance(model, Model) else _trained_on(model)
-    loaded = model if isinstance(model, Model) else load_model(model, device)
+    loaded = opened(model, device, progress)
     recipe = loaded.recipe if isinstance(loaded, TrainedModel) else None
     if names is None and recipe is not None:
         names = list(dict.fromkeys([recipe.source, *recipe.targets]))

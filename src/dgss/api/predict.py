@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from dgss.api.datasets import as_path
-from dgss.api.load import load_model
+from dgss.api.load import opened
 from dgss.errors import DataError, DeviceError
 from dgss.files import atomic_path, check_place, path_errors
 from dgss.inference.predictor import Model, Segmentation, class_legend, letters
@@ -46,7 +46,7 @@ def predict(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Predictions:
-    """Labels images with a model, or with a run by its folder.
+    """Labels images with a model, or with what `load_model` takes.
 
     images: files, folders (all pictures in them) or patterns such as `frames/*.jpg`. out: a new or empty folder; gets
     `NAME_labels.png` (class numbers, shown in class colours) and `NAME_overlay.png` an image, and `contact.png`.
@@ -54,10 +54,10 @@ def predict(
     """
     files, folder = find_images([images] if isinstance(images, str | Path) else images), as_path(out, "out")
     _check_empty(folder)
-    loaded = model if isinstance(model, Model) else load_model(model, device)
+    progress = progress or Progress()
+    loaded = opened(model, device, progress)
     done, sheet = Predictions(folder), _Sheet(loaded.labels)
     stride = -(-len(files) // _SHEET_IMAGES)  # the sheet shows images from all over
-    progress = progress or Progress()
     with progress.bar("labelling") as advance:
         for number, (file, name) in enumerate(_names(files).items(), start=1):
             try:

@@ -19,7 +19,11 @@ from dgss.errors import DataError, DgssError
 RunPath = Annotated[
     Path,
     # readable: what is wrong with the path is told as everything else is, not as wrong usage
-    typer.Argument(metavar="RUN", readable=False, help="Folder of a run, or its model.safetensors."),
+    typer.Argument(
+        metavar="RUN",
+        readable=False,
+        help="Folder of a run, its model.safetensors, or a published checkpoint as convert takes it.",
+    ),
 ]
 Data = Annotated[
     list[str] | None,

@@ -139,7 +139,7 @@ PUBLISHED = (
 """What can be converted."""
 
 _OTHERS = {
-    "tower.": "weights of this package, which need no conversion",
+    "tower.": "weights of this package, which need no conversion: name the run's folder or its model.safetensors",
     "visual.": "a pair of towers alone: name it as tower.weights of a recipe",
     "backbone.reins.": "a checkpoint of Rein, which is not read yet",
     "reins.": "the adapter file of Rein, which is not read yet",
