@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -87,9 +87,3 @@ class RecordedDraws(SampleGenerator):
 
     def assert_used(self) -> None:
         assert not any(self.queues), "not every recorded draw was asked for"
-
-
-def by_row(points: Iterable[float] | Tensor) -> np.ndarray:
-    """Points (N, P, 2), those of a mask in a fixed order: what was chosen, not in which order."""
-    array = np.asarray(points)
-    return np.stack([row[np.lexsort((row[:, 1], row[:, 0]))] for row in array])

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from dgss.interfaces import Batch, Towers
 from dgss.levels import whole
-from dgss.losses import mask_losses as losses_module
 from dgss.losses.mask_losses import MaskLossSettings, mask_losses
 from dgss.losses.matching import fixed, mask_targets
 from dgss.methods.tqdm import Tqdm, TqdmPrediction, TqdmSettings
@@ -24,7 +23,7 @@ from dgss.towers.text import ContextDecoderSettings
 from dgss.towers.vision import PlainViT, Resize
 from dgss.training.optimizer import OptimizerSettings, build_optimizer
 from dgss.weights.reference import TQDM
-from tests.goldens.replay import RecordedDraws, by_row, space, tensor
+from tests.goldens.replay import RecordedDraws, space, tensor
 
 pytestmark = pytest.mark.golden("tqdm-clip", "tqdm-eva")
 
@@ -199,23 +198,15 @@ def test_every_stage_meets_the_reference(golden: Golden, stages: dict[str, Tenso
 
 
 @pytest.fixture(scope="module")
-def trained(golden: Golden) -> tuple[Tqdm, dict[str, float], list[np.ndarray], dict[str, float]]:
-    """One training step's model with gradients, its losses by the reference's names, its points, its own losses."""
-    model, batch, draws, points = build(golden).train(), batch_of(golden), recorded(golden), []
-    choose = losses_module.choose_points
-
-    def choosing(*arguments: Any) -> Tensor:
-        points.append(choose(*arguments))
-        return points[-1]
-
+def trained(golden: Golden) -> tuple[Tqdm, dict[str, float], dict[str, float]]:
+    """One training step's model with gradients, its losses by the reference's names, its own losses."""
+    model, batch, draws = build(golden).train(), batch_of(golden), recorded(golden)
     prediction = model(batch.images)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(losses_module, "choose_points", choosing)
-        own = model.losses(prediction, batch, draws)
+    own = model.losses(prediction, batch, draws)
     draws.assert_used()
     torch.stack(list(own.values())).sum().backward()
     values = {name: float(value.detach()) for name, value in own.items()}
-    return model, per_layer(golden, model, prediction, batch), [by_row(p) for p in points], values
+    return model, per_layer(golden, model, prediction, batch), values
 
 
 def per_layer(golden: Golden, model: Tqdm, prediction: TqdmPrediction, batch: Batch) -> dict[str, float]:
@@ -243,17 +234,10 @@ def checked(golden: Golden, name: str, rows: list[str], found: dict[str, float])
 
 
 def test_losses_meet_the_reference(golden: Golden, trained: Any) -> None:
-    _, found, _, own = trained
+    _, found, own = trained
     rows = golden.meta["extra"]["loss_names"]
     assert set(rows) - set(found) == {"scr_map.acc_seg", "loss"}
     checked(golden, "loss_values", rows, found | {"loss": sum(own.values())})
-
-
-def test_points_meet_the_reference(golden: Golden, trained: Any) -> None:
-    points = trained[2]
-    assert points
-    for i, chosen in enumerate(points):
-        np.testing.assert_allclose(chosen, by_row(golden.array(f"points{i}")), atol=1e-6, rtol=0)
 
 
 def test_running_statistics_meet_the_reference(golden: Golden, trained: Any) -> None:

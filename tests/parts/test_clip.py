@@ -381,8 +381,11 @@ def test_learned_prompts_are_encoded_once_where_nothing_trains() -> None:  # mut
         assert len(calls) == 2 and not torch.equal(changed, first)
         prompts.load_state_dict({"contexts": prompts.contexts / 2})
         torch.testing.assert_close(prompts(), first)
+        prompts.contexts.grad = torch.ones_like(prompts.contexts)
+        torch.optim.AdamW([prompts.contexts], lr=0.5, fused=True).step()  # raises no version count
+        assert not torch.allclose(prompts(), first) and len(calls) == 4
     with torch.inference_mode():
-        assert torch.equal(prompts(), prompts()) and len(calls) == 3
+        assert torch.equal(prompts(), prompts()) and len(calls) == 4
     prompts()  # with gradients, and in training, nothing is kept
     prompts.train()().sum().backward()
-    assert len(calls) == 5 and prompts.contexts.grad is not None
+    assert len(calls) == 6 and prompts.contexts.grad is not None

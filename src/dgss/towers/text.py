@@ -82,6 +82,7 @@ class LearnedPrompts(nn.Module):
 
     ids: Tensor
     cached: Tensor | None
+    cached_for: Tensor | None
 
     def __init__(self, text: TextTower, names: Sequence[str], contexts: int, init: str | None = None) -> None:
         super().__init__()
@@ -90,7 +91,7 @@ class LearnedPrompts(nn.Module):
         self._text = (text,)
         self.register_buffer("ids", ids, persistent=False)
         self.register_buffer("cached", None, persistent=False)
-        self._cached_at = -1
+        self.register_buffer("cached_for", None, persistent=False)
         self.contexts = nn.Parameter(torch.empty(1, contexts, text.token_width))
         nn.init.trunc_normal_(self.contexts, std=1.0, a=-2.0, b=2.0)
         if init is not None:
@@ -105,10 +106,10 @@ class LearnedPrompts(nn.Module):
         """
         if self.training or torch.is_grad_enabled():
             return self._encode()
-        state = self.contexts._version  # counts every change in place: steps of an optimizer, loaded weights
-        if self.cached is None or self._cached_at != state:
+        # by value: torch's count of changes misses steps of a fused optimizer
+        if self.cached is None or self.cached_for is None or not torch.equal(self.cached_for, self.contexts):
             with _for_everyone(self.contexts.device):
-                self.cached, self._cached_at = self._encode(), state
+                self.cached, self.cached_for = self._encode(), self.contexts.clone()
         return self.cached
 
     def _encode(self) -> Tensor:
