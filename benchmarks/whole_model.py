@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from dgss.interfaces import Batch, Method, SampleGenerator
 from dgss.levels import whole
 from dgss.recipes.schema import Recipe
-from dgss.training.devices import peak_memory
+from dgss.training.devices import memory_kept, peak_memory
 from dgss.training.optimizer import build_optimizer
 
 SIDE = 512
@@ -59,17 +59,19 @@ def main() -> None:
     def still(run: Callable[[], object]) -> Callable[[], object]:
         return torch.no_grad()(run)
 
-    found = medians(
-        {
-            "tower": still(lambda: levels(tower.eval(), given)),
-            "forward": still(lambda: method.eval()(given.images, given.valid)),
-            "step": lambda: step(method.train(), given),
-        },
-        options.repeats,
-    )
-    print(", ".join(f"{name} {seconds:.2f} s" for name, seconds in found.items()))
-    optimizer = build_optimizer(method.parameter_groups(), recipe.training.optimizer)
-    step(method, given, optimizer)
+    with memory_kept():  # as in training
+        found = medians(
+            {
+                "tower": still(lambda: levels(tower.eval(), given)),
+                "forward": still(lambda: method.eval()(given.images, given.valid)),
+                "step": lambda: step(method.train(), given),
+            },
+            options.repeats,
+        )
+        print(", ".join(f"{name} {seconds:.2f} s" for name, seconds in found.items()))
+        optimizer = build_optimizer(method.parameter_groups(), recipe.training.optimizer)
+        for _ in range(2):
+            step(method, given, optimizer)
     print(f"forward / tower {found['forward'] / found['tower']:.2f}")
     print(f"step / tower {found['step'] / found['tower']:.2f}")
     print(f"memory {peak_memory():.1f} GB")

@@ -24,7 +24,7 @@ from dgss.errors import DgssError
 from dgss.files import RunFolder
 from dgss.interfaces import Batch, Method, SampleGenerator
 from dgss.training.checkpoint import Position, restore_checkpoint, save_checkpoint
-from dgss.training.devices import cpu_threads, random_of_step
+from dgss.training.devices import cpu_threads, memory_kept, random_of_step
 from dgss.training.loggers import MetricsFile
 from dgss.training.optimizer import OptimizerSettings, build_optimizer, set_learning_rates
 from dgss.training.progress import Progress
@@ -111,7 +111,7 @@ def fit(
     metrics.keep_until(position.step)
     begin = time.monotonic() - position.seconds
     threads = _threads(settings, position, progress)
-    with cpu_threads(threads), StopRequest(folder) as stop, progress.bar("training") as advance:
+    with cpu_threads(threads), memory_kept(), StopRequest(folder) as stop, progress.bar("training") as advance:
         for batch in loader.batches(position.step, settings.steps):
             report = train_step(method, batch.to(device), optimizer, settings, seed, position.step)
             seconds = time.monotonic() - begin
