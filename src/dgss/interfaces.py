@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from dgss.errors import DataError
 from dgss.labels import LabelMap, LabelSpace
 from dgss.levels import Level
 
@@ -50,12 +51,22 @@ class Batch:
 
     images: (B, 3, H, W) float32 in [0, 1], RGB. labels: (B, H, W) int64, 255 ignored. valid: (B, H, W) bool, False
     where padded. numbers: (B,) int64, the samples' numbers.
+    Raises `DataError` where labels or valid have another type, or another size than their images.
     """
 
     images: Tensor
     labels: Tensor
     valid: Tensor
     numbers: Tensor
+
+    def __post_init__(self) -> None:
+        size = (len(self.images), *self.images.shape[2:])
+        for what, tensor, kind in (("labels", self.labels, torch.int64), ("valid", self.valid, torch.bool)):
+            if tensor.shape != size or tensor.dtype != kind:
+                raise DataError(
+                    f"{what} of a batch must be {kind} of shape {size}, as its images are {tuple(self.images.shape)}; "
+                    f"got {tensor.dtype} of {tuple(tensor.shape)}: bring each map to its image's size, and to that type"
+                )
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device` (the numbers stay on the CPU)."""
@@ -97,11 +108,13 @@ class ImageTower(nn.Module, ABC):
 
     channels: per level, finest first. text_width: E, None without a text partner. blocks: where adapters
     and hooks attach. temperature: the scale s of s * cos(pixel, text) that the pair was trained with, None unknown.
+    origin: what was made of a published file that the pair began from, for people; empty where there was none.
     """
 
     channels: tuple[int, ...]
     text_width: int | None = None
     temperature: float | None = None
+    origin: str = ""
     blocks: nn.ModuleList
 
     @abstractmethod

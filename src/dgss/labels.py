@@ -30,7 +30,8 @@ class LabelSpace:
     name: e.g. `cityscapes19`. names: K class names, as a text tower reads them. colours: K colours, RGB 0 to 255.
     raw_ids: K ids of the classes in the original files. things: which classes are countable.
     sources: for each class the names of the classes of other spaces that fold into it.
-    Raises `DataError` where there is no class, more than 255, a name twice, or not one of each for every class.
+    Raises `DataError` where there is no class, more than 255, an empty name, two names that a text tower cannot tell
+    apart, or not one of each for every class.
     """
 
     name: str
@@ -41,13 +42,19 @@ class LabelSpace:
     sources: dict[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        twice = next((name for name in self.names if self.names.count(name) > 1), None)
         if not 1 <= len(self.names) <= IGNORE:
             raise DataError(f"label space {self.name!r} has {len(self.names)} classes; give 1 to {IGNORE} names")
-        if twice is not None:
-            raise DataError(
-                f"label space {self.name!r} has the class {twice!r} twice; give each class a name of its own"
-            )
+        first: dict[str, str] = {}
+        for number, name in enumerate(self.names):
+            read = " ".join(name.lower().split())  # as text towers read it
+            if not read:
+                raise DataError(f"label space {self.name!r} has no name for class {number}: {name!r}; give it one")
+            if read in first:
+                raise DataError(
+                    f"label space {self.name!r} has the class {read!r} twice, as {first[read]!r} and {name!r}; give "
+                    f"each class a name of its own, apart from case and blanks"
+                )
+            first[read] = name
         for what in ("colours", "raw_ids", "things"):
             if len(getattr(self, what)) != len(self.names):
                 count = len(getattr(self, what))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from dgss.cli import app
 from dgss.errors import DgssError, WeightsError
 from dgss.recipes.schema import Recipe
 from dgss.towers.clip import OpenClipSettings
+from dgss.towers.published import named_as_in
+from dgss.weights.reference import PUBLISHED, TQDM, fill, recognise
 from tests.goldens.replay import space
 from tests.goldens.test_tqdm import settings_of, towers_of
 
@@ -75,8 +78,10 @@ def test_a_converted_checkpoint_answers_as_the_reference(
 def test_what_does_not_fit_is_named_and_nothing_is_written(recipe: Recipe, weights: Weights, tmp_path: Path) -> None:
     first, *_ = (key for key in weights if key.startswith("decode_head.cls_embed"))
     faults = {
-        "1 missing (mask_decoder.class_embed.weight)": {key: v for key, v in weights.items() if key != first},
-        f"mask_decoder.class_embed.weight is ({len(weights[first]) + 1}, ": {
+        f"1 missing ({first} -> mask_decoder.class_embed.weight)": {
+            key: value for key, value in weights.items() if key != first
+        },
+        f"{first} -> mask_decoder.class_embed.weight is ({len(weights[first]) + 1}, ": {
             **weights,
             first: torch.cat([weights[first], weights[first][:1]]),
         },
@@ -101,7 +106,26 @@ def test_a_part_is_taken_where_that_is_asked_for(recipe: Recipe, weights: Weight
     found = converted(tmp_path, wrong, recipe, strict=False)
     assert set(found.reading.filling.absent) == {"mask_decoder.class_embed.bias", "mask_decoder.class_embed.weight"}
     assert found.reading.filling.ignored["unknown"] == ("surplus",)
-    assert "2 not in the file, random now: mask_decoder.class_embed." in found.table()
+    assert "2 not filled by the file, random now: decode_head.cls_embed." in found.table()
+
+
+def test_whatever_is_missing_is_named_as_the_file_names_it(recipe: Recipe, weights: Weights) -> None:
+    """Every tensor in turn, which the file names after those that it has. mutation: by our name alone."""
+    method = recipe.build(trained=True)
+    taken = set(fill(method, weights, TQDM, "a file").used)
+    for key in sorted(taken):
+        said = named_as_in({other: str(TQDM.name(other)) for other in taken - {key}}, TQDM)
+        assert said(str(TQDM.name(key))) == f"{key} -> {TQDM.name(key)}"
+
+
+def test_a_tower_of_another_size_needs_its_recipe(recipe: Recipe, weights: Weights, tmp_path: Path) -> None:
+    file, kind = saved(tmp_path / "a.pth", weights), recognise(weights, "a file")
+    mark = weights[kind.marks[-1]]
+    with pytest.raises(WeightsError) as caught:
+        load_model(file, "cpu")
+    told = f"{kind.marks[-1]} is {tuple(mark.shape)}, of {kind.recipes[0]} it is {kind.width} wide"
+    assert told in str(caught.value) and "`dgss convert --recipe FILE`" in str(caught.value)
+    assert load_model(file, "cpu", recipe).recipe == recipe
 
 
 def test_a_run_that_is_there_is_not_overwritten(recipe: Recipe, weights: Weights, tmp_path: Path) -> None:
@@ -118,12 +142,14 @@ def test_the_command_reports_what_became_of_every_tensor(recipe: Recipe, weights
     own.write_text(recipe.dump(), encoding="utf-8")
     line = ["convert", str(file), "--recipe", str(own), "--out", str(tmp_path / "run")]
     refused = CliRunner().invoke(app, line)
-    missing = "1 missing (mask_decoder.class_embed.bias); `dgss convert --partial`"
+    missing = "1 missing (decode_head.cls_embed.bias -> mask_decoder.class_embed.bias); `dgss convert --partial`"
     assert refused.exit_code == 1 and missing in refused.output
     assert not (tmp_path / "run").exists()
     made = CliRunner().invoke(app, [*line, "--partial"])
     assert made.exit_code == 0, made.output
-    for words in ("tensors used", "ignored, the frozen copy", "1 not in the file, random now", f"model: {tmp_path}"):
+    held = len(weights) - 1 - sum(key.startswith("reg_E0.") for key in weights)
+    shown = f"{held} tensors used\n", f"{held} of them renamed: ", "ignored, the frozen copy", f"model: {tmp_path}"
+    for words in (*shown, "1 not filled by the file, random now: decode_head.cls_embed.bias -> "):
         assert words in made.output
     assert load_model(tmp_path / "run", device="cpu").recipe.name == "tiny"
     unknown = CliRunner().invoke(app, ["convert", str(file), "--recipe", "tqdm-clip", "--out", str(tmp_path / "b")])
@@ -139,6 +165,8 @@ def test_predict_takes_the_file_itself_and_says_what_became_of_it(
     named: list[object] = []
     usual = recipe.change(name=first, inference={"window": None, "stride": None})
     monkeypatch.setattr(Recipe, "load", lambda name: named.append(name) or usual)
+    tiny = [replace(kind, width=weights[mark].shape[-1]) for kind in PUBLISHED if (mark := kind.marks[-1]) in weights]
+    monkeypatch.setattr("dgss.weights.reference.PUBLISHED", tiny)
     file = saved(tmp_path / "a.pth", weights)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda repo, path: file if (repo, path) == HUB else None)
     Image.fromarray(np.full((40, 72, 3), 128, np.uint8)).save(tmp_path / "b.png")

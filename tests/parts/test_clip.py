@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dgss.api.datasets import Data
+from dgss.api.train import Plan, _build
 from dgss.errors import DataError, RecipeError, WeightsError
+from dgss.files import RunFolder
 from dgss.interfaces import Towers
 from dgss.levels import whole
+from dgss.recipes.schema import Recipe
 from dgss.towers import clip
 from dgss.towers.clip import OpenClipSettings, fill_pair, image_trunk, quarters
 from dgss.towers.clip_text import ClipText, Tokenizer, text_transformer, tokenizer
 from dgss.towers.published import read_tensors
 from dgss.towers.text import LearnedPrompts
 from dgss.towers.vision import PlainViT, resize_positions
+from dgss.training.progress import Progress
 
 TEXT = {"context_length": 20, "width": 32, "heads": 2, "layers": 2}
 CLIP = {
@@ -220,10 +226,28 @@ def test_the_class_embedding_twice_is_a_choice() -> None:
 def test_what_does_not_fit_a_pair_is_named() -> None:
     state = peer(CLIP).state_dict()
     lacking = {key: value for key, value in state.items() if key != "visual.ln_pre.weight"}
-    with pytest.raises(WeightsError, match=r"1 missing \(image.trunk.norm_pre.weight\)"):
+    with pytest.raises(WeightsError, match=r"1 missing \(visual\.ln_pre\.weight -> image\.trunk\.norm_pre\.weight\)"):
         fill_pair(pair(CLIP), lacking, "bicubic", "a file")
     with pytest.raises(WeightsError, match=r"a file does not fit .*: 1 unexpected \(decode_head.x\)"):
         fill_pair(pair(CLIP), {**state, "decode_head.x": torch.zeros(1)}, "bicubic", "a file")
+    with pytest.raises(WeightsError, match=r"visual\.proj -> image\.trunk\.head\.weight is \(3, 64\), not \(16, 64\)"):
+        fill_pair(pair(CLIP), {**state, "visual.proj": torch.zeros(64, 3)}, "bicubic", "a file")
+
+
+def test_a_training_says_what_was_made_of_the_file_its_towers_begin_from(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(clip, "pair_config", lambda name: CLIP)
+    file, stream = tmp_path / "pair.pt", StringIO()
+    state = peer(CLIP).state_dict()
+    torch.save(state, file)
+    tower = {"weights": str(file), "size": 96, "text_length": 12, "taps": [0, 1, 2, 3]}
+    recipe = Recipe.load("tqdm-clip-b-gta5").change(tower=tower, method={"name": "linear"})
+    sets = Data({}, 64, Progress(stream))
+    plan = Plan(recipe, RunFolder(tmp_path / "run"), torch.device("cpu"), sets, [], finished=False)
+    _build(plan, Progress(stream))
+    wanted = f"tower.weights {file}: {len(state) - 1} tensors used, position table 4x4 to 6x6, text places 20 to 12, "
+    assert stream.getvalue().replace("\n", "") == f"{wanted}1 left out (logit_scale)"
 
 
 def test_settings_build_what_they_say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -21,9 +21,20 @@ def test_no_class_and_too_many_are_refused() -> None:
     assert len(space("road")) == 1
 
 
-def test_a_name_twice_is_refused() -> None:
-    with pytest.raises(DataError, match="'own' has the class 'car' twice"):
-        space("road", "car", "sky", "car")
+@pytest.mark.parametrize("name", ["car", "car ", "Car", " CAR\n", "\tcar"])
+def test_a_name_twice_is_refused(name: str) -> None:
+    """Text towers lower-case names and drop blanks, so two that differ in no more have the same embedding."""
+    with pytest.raises(DataError, match=r"^label space 'own' has the class 'car' twice, as 'car' and .*; give .*$"):
+        space("road", "car", "sky", name)
+    with pytest.raises(DataError, match="'traffic light' twice"):
+        space("traffic light", "Traffic  Light")
+    assert len(space("road", "side road", "railroad")) == 3
+
+
+@pytest.mark.parametrize("name", ["", "  "])
+def test_a_class_without_a_name_is_refused(name: str) -> None:
+    with pytest.raises(DataError, match=f"'own' has no name for class 1: {name!r}; give it one"):
+        space("road", name)
 
 
 def test_every_class_has_its_colour() -> None:

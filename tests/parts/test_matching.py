@@ -51,8 +51,18 @@ def test_targets_are_one_mask_a_class_and_ignored_pixels_are_in_none() -> None:
 
 
 def test_labels_outside_the_classes_are_named() -> None:
-    with pytest.raises(DataError, match=r"label 7, but there are 3 classes"):
+    with pytest.raises(DataError, match=r"label 7 in 1 of 2 pixels, but there are 3 classes"):
         mask_targets(torch.tensor([[[0, 7]]]), 3)
+
+
+@pytest.mark.parametrize("value", [-1, -300, 256, 300, 512, 2**40])
+def test_numbers_that_are_no_labels_are_told_as_they_are(value: int) -> None:
+    """mutation: 300 counted as label 44 of the next image, and 256 + a class of it not at all"""
+    labels = torch.zeros(3, 4, 4, dtype=torch.long)
+    labels[0, 1, :3] = value
+    for classes in (19, 255):
+        with pytest.raises(DataError, match=rf"^a batch holds label {value} in 3 of 48 pixels, .*: check"):
+            mask_targets(labels, classes)
 
 
 def test_fixed_matching_takes_the_query_of_the_class() -> None:

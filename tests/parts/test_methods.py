@@ -10,7 +10,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from dgss.errors import RecipeError
+from dgss.errors import DataError, RecipeError
 from dgss.interfaces import Batch, ImageFeatures, Method, PixelPrediction, SampleGenerator, Towers
 from dgss.labels import label_space
 from dgss.losses.mask_losses import MaskLossSettings
@@ -424,3 +424,31 @@ def test_zero_shot_needs_text_that_can_be_read() -> None:
         zero_shot(tiny_towers(text=False))
     with pytest.raises(ValidationError):
         ZeroShotSettings(template="no place")
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"labels": torch.zeros(2, 16, 24, dtype=torch.long)}, r"labels .*\(2, 32, 48\).* got .* of \(2, 16, 24\)"),
+        ({"labels": torch.zeros(1, 32, 48, dtype=torch.long)}, r"labels .* got torch.int64 of \(1, 32, 48\)"),
+        ({"labels": torch.zeros(2, 1, 32, 48, dtype=torch.long)}, r"labels .* got torch.int64 of \(2, 1, 32, 48\)"),
+        ({"labels": torch.zeros(2, 32, 48)}, r"labels .* torch.int64 .* got torch.float32 of \(2, 32, 48\)"),
+        ({"labels": torch.zeros(2, 32, 48, dtype=torch.uint8)}, "labels .* torch.int64 .* got torch.uint8"),
+        ({"valid": torch.ones(2, 48, 32, dtype=torch.bool)}, r"valid .*\(2, 32, 48\).* got .* of \(2, 48, 32\)"),
+        ({"valid": torch.ones(2, 32, 48)}, r"valid .* torch.bool .* got torch.float32"),
+    ],
+)  # fmt: skip
+def test_maps_of_another_size_or_type_than_their_images_make_no_batch(changed: dict[str, Tensor], told: str) -> None:
+    """mutation: labels of half the size were taken, and gave losses that look right"""
+    with pytest.raises(DataError, match=f"^{told}.*: bring each map to its image's size, and to that type$"):
+        replace(tiny_batch(), **changed)  # type: ignore[arg-type]  # mypy reads one type for all four
+    assert tiny_batch().to(torch.device("cpu")).labels.shape == (2, 32, 48)
+
+
+@pytest.mark.parametrize("value", [-1, 19, 300])
+def test_labels_that_are_no_classes_are_told_before_any_loss(value: int) -> None:
+    batch = tiny_batch(ignored=0.0)
+    batch.labels[0, 3, 4] = value
+    for model in (tqdm(), mask2former()):
+        with pytest.raises(DataError, match=f"^a batch holds label {value} in 1 of 3072 pixels, but .* 19 classes"):
+            losses(model, batch)

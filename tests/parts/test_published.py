@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 import zipfile
@@ -182,7 +183,10 @@ def test_packed_tensors_are_refused(tmp_path: Path) -> None:
         read_tensors(tmp_path / "packed.pt")
 
 
-def test_a_place_that_names_no_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_place_that_names_no_file_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(logging.getLogger("huggingface_hub"), "propagate", True)  # else caplog hears nothing
     with pytest.raises(WeightsError, match=r"no file .*absent\.pt; name a file of weights, or one of the hub"):
         find_weights(str(tmp_path / "absent.pt"))
     with pytest.raises(WeightsError, match="'hf:owner/repo' names no file of the hub; write hf:owner/repo/file"):
@@ -191,6 +195,16 @@ def test_a_place_that_names_no_file_is_told(tmp_path: Path, monkeypatch: pytest.
     def offline(repo: str, file: str) -> str:
         raise ConnectionError(f"no way to\n{repo} {file}")
 
+    def retrying(repo: str, file: str) -> str:
+        logging.getLogger("huggingface_hub.utils._http").warning("Retrying in 1s [Retry 1/5].")
+        raise ConnectionError("no network " * 100)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", retrying)
+    with pytest.raises(WeightsError, match=r"\((no network )+(no )?\.\.\.\); download it yourself") as caught:
+        find_weights("hf:o/r/a/b.pt")
+    assert len(str(caught.value)) < 300 and not caplog.records
+    logging.getLogger("huggingface_hub.utils._http").warning("other calls are heard")
+    assert len(caplog.records) == 1
     monkeypatch.setattr("huggingface_hub.hf_hub_download", offline)
     with pytest.raises(WeightsError, match=r"hf:o/r/a/b\.pt cannot be fetched \(no way to o/r a/b\.pt\); download it"):
         find_weights("hf:o/r/a/b.pt")

@@ -39,10 +39,12 @@ class Reading:
     def table(self) -> str:
         """The report for people."""
         filling = self.filling
-        lines = [f"{len(filling.used)} tensors used, under the names of this package"]
+        renamed = [f"{theirs} -> {ours}" for theirs, ours in filling.used.items() if theirs != ours]
+        lines = [f"{len(filling.used)} tensors used"]
+        lines += [f"{len(renamed)} of them renamed: {few(renamed, 3)}"]
         lines += [f"{len(filling.reshaped)} of them stored in another shape: {few(filling.reshaped)}"]
         lines += [f"{len(names)} ignored, {reason}: {few(names)}" for reason, names in filling.ignored.items()]
-        lines += [f"{len(filling.absent)} not in the file, random now: {few(filling.absent)}"]
+        lines += [f"{len(filling.absent)} not filled by the file, random now: {few([*filling.absent.values()])}"]
         shown = [line for line in lines if not line.startswith("0 ")]
         shown += [
             f"taken for {self.recipe.name}; it may be of {name}, then convert it with --recipe {name}"
@@ -104,6 +106,8 @@ def read_published(file: Path, recipe: Recipe | None = None, strict: bool = True
     """
     theirs = read_tensors(file)
     kind = recognise(theirs, str(file))
+    if recipe is None:
+        kind.check_size(theirs, str(file))
     chosen = recipe or Recipe.load(kind.recipes[0])
     method = chosen.build(trained=True)
     try:

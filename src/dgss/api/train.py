@@ -24,7 +24,7 @@ from dgss.evaluation.panels import save_panels
 from dgss.evaluation.protocols import protocol
 from dgss.evaluation.report import Report, write_html
 from dgss.files import RUNS, FolderLock, RunFolder, atomic_path, check_place, path_errors, write_text
-from dgss.interfaces import Method
+from dgss.interfaces import ImageTower, Method
 from dgss.recipes.library import unnamed_recipe
 from dgss.recipes.schema import Recipe, differences
 from dgss.training.checkpoint import restore_checkpoint
@@ -199,6 +199,9 @@ def _build(plan: Plan, progress: Progress) -> Method | TrainedModel:
             method = load_model(plan.folder.weights, str(plan.device), plan.recipe).method
             return TrainedModel(method, plan.recipe, plan.device)  # scored by the settings of now
         method = plan.recipe.build()
+        for tower in method.modules():
+            if isinstance(tower, ImageTower) and tower.origin:
+                progress.say(tower.origin)
         if plan.damage:
             progress.warn(f"{plan.damage}; it is made again from the checkpoint of step {_saved_step(plan, method)}")
         return method

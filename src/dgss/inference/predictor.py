@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from math import isfinite
 from pathlib import Path
 from typing import overload
 
@@ -184,6 +185,14 @@ def _check_images(images: Tensor) -> None:
 
 def _check_range(pixels: Tensor) -> None:
     low, high = (float(end) for end in pixels.aminmax())
+    if not isfinite(low) or not isfinite(high):
+        wrong = ~pixels.isfinite()
+        image, row, column = wrong.any(1).nonzero()[0].tolist()
+        raise DataError(
+            f"images must lie in [0, 1], these hold NaN or infinity in {int(wrong.sum())} of {wrong.numel()} values, "
+            f"first in image {image}, row {row}, column {column}; mend what made them, or replace them with "
+            f"images.nan_to_num(0, 1, 0)"
+        )
     if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):
         raise DataError(
             f"images must lie in [0, 1], these reach from {low:.3g} to {high:.3g}; divide bytes by 255, and "

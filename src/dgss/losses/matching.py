@@ -38,18 +38,22 @@ Match = Callable[[Tensor, Tensor, MaskTargets], list[Tensor]]
 def mask_targets(labels: Tensor, classes: int) -> MaskTargets:
     """One binary mask for each class that an image shows. labels: (B, H, W) int64.
 
-    Ignored pixels are 0 in every mask, so they count as background, as in the reference programs.
+    Ignored pixels are 0 in every mask, so they count as background, as in the reference programs. Raises `DataError`
+    where a label is neither a class nor ignored.
     """
     b = len(labels)
-    values = labels.flatten(1) + 256 * torch.arange(b, device=labels.device)[:, None]
-    counts = torch.bincount(values.flatten(), minlength=256 * b).view(b, 256).cpu()
-    unknown = counts[:, classes:IGNORE].sum(0).nonzero()
-    if len(unknown):
+    # all that is below 0 in the first of 258 bins, all above 255 in the last: no number counts for the next image
+    values = labels.flatten(1).clamp(-1, 256).add_(258 * torch.arange(b, device=labels.device)[:, None] + 1)
+    counts = torch.bincount(values.flatten(), minlength=258 * b).view(b, 258).cpu()
+    known = counts[:, 1 : classes + 1]
+    if int(known.sum() + counts[:, IGNORE + 1].sum()) < labels.numel():
+        wrong = labels[(labels != IGNORE) & ((labels < 0) | (labels >= classes))]
+        value = int(wrong.min())
         raise DataError(
-            f"a batch holds label {int(unknown[0]) + classes}, but there are {classes} classes (0 to {classes - 1}; "
-            f"{IGNORE} is ignored): check the label space of the data"
+            f"a batch holds label {value} in {int((wrong == value).sum())} of {labels.numel()} pixels, but there are "
+            f"{classes} classes (0 to {classes - 1}; {IGNORE} is ignored): check the label space of the data"
         )
-    present = [row.nonzero()[:, 0].to(labels.device) for row in counts[:, :classes]]
+    present = [row.nonzero()[:, 0].to(labels.device) for row in known]
     masks = [image == found[:, None, None] for image, found in zip(labels, present, strict=True)]
     return MaskTargets(tuple(present), torch.cat(masks)[:, None].float())
 

@@ -29,6 +29,16 @@ _LIMITS = {
 _TYPE = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path", NoneType: "null"}
 
 
+def too_small(sides: Mapping[str, tuple[int, int] | int | None], least: int, why: str) -> list[str]:
+    """Which of the sizes and single sides that are given have fewer pixels than `least`, one line each."""
+    given = {key: list(value) if isinstance(value, tuple) else value for key, value in sides.items() if value}
+    return [
+        f"{key} = {value}: should be at least {least} pixels, {why}"
+        for key, value in given.items()
+        if (min(value) if isinstance(value, list) else value) < least
+    ]
+
+
 def explain(error: ValidationError, values: Mapping[str, Any], recipe: type[BaseModel]) -> list[str]:
     """One line for each fault: the dotted key, the value seen, what is allowed."""
     fields = fields_of(recipe)

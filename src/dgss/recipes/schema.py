@@ -39,14 +39,14 @@ from dgss.interfaces import Method
 from dgss.labels import LabelSpace, label_space
 from dgss.methods import MethodSettings
 from dgss.recipes import library
-from dgss.recipes.faults import explain, members, split_lists, truth_for_number
+from dgss.recipes.faults import explain, members, split_lists, too_small, truth_for_number
 from dgss.towers.base import Normalize
 from dgss.towers.clip import OpenClipSettings
 from dgss.towers.shipped import MiniSettings
 from dgss.training.loop import LoopSettings
 
 SMALLEST_SIDE = 32
-"""The least that a tower reads: its coarsest stride."""
+"""The coarsest stride of the levels; what the patches of a tower need is known when it is built."""
 
 Side = Annotated[int, Field(ge=SMALLEST_SIDE, le=8192)]
 Size = tuple[Side, Side]
@@ -174,6 +174,10 @@ class Recipe(BaseModel):
     def build(self, trained: bool = False) -> Method:
         """The model. trained: only its shape is wanted; weights will be loaded and no loss computed."""
         towers = self.tower.build(self.normalize, weights=not trained, seed=self.seed)
+        look, least = self.inference, 2 * getattr(towers.image, "patch", 0)
+        sides = {"size": self.size, "inference.window": look.window, "inference.short_edge": look.short_edge}
+        if small := too_small(sides, least, "two patches of the tower; or take one of smaller patches"):
+            raise _refusal(self.name, small)
         generator = torch.Generator().manual_seed(self.seed)
         method: Method = self.method.build(towers, self.labels, generator, teacher=not trained)
         return method
@@ -236,10 +240,7 @@ class Recipe(BaseModel):
     @field_validator("inference")
     @classmethod
     def _large_enough(cls, inference: InferenceSettings) -> InferenceSettings:
-        window, edge = inference.window, inference.short_edge
-        small = [f"window = {list(window)}"] if window and min(window) < SMALLEST_SIDE else []
-        small += [f"short_edge = {edge}"] if edge and edge < SMALLEST_SIDE else []
-        _refuse([f"{side}: should be at least {SMALLEST_SIDE} pixels, the least that a tower reads" for side in small])
+        _refuse(too_small(inference.model_dump(include={"window", "short_edge"}), SMALLEST_SIDE, "the coarsest stride"))
         return inference
 
 

@@ -20,7 +20,7 @@ from dgss.interfaces import Towers
 from dgss.towers.base import Normalize, Triple
 from dgss.towers.clip_text import ClipText, text_transformer, tokenizer
 from dgss.towers.keys import CLIP_IMAGE, CLIP_TEXT, EVA_IMAGE, KeyMap
-from dgss.towers.published import check_fit, find_weights, not_fetched, read_tensors
+from dgss.towers.published import check_fit, fetching, few, find_weights, named_as_in, read_tensors
 from dgss.towers.text import TowerOutline
 from dgss.towers.vision import PlainViT, Resize, resize_positions
 
@@ -100,7 +100,7 @@ class OpenClipSettings(BaseModel):
             path = tagged_weights(self.model, self.weights)
             published = read_tensors(path)
             check_activation(self.model, config, self.weights, published)
-            fill_pair(towers, published, self.positions, str(path))
+            image.origin = f"tower.weights {path}: {fill_pair(towers, published, self.positions, str(path))}"
         if self.frozen:
             trunk.requires_grad_(False)
         return towers
@@ -150,36 +150,43 @@ def tagged_weights(model: str, weights: str) -> Path:
 
     tags = open_clip.list_pretrained_tags_by_model(model)
     if weights in tags:
-        try:
+        advice = "download them yourself and give the file as tower.weights"
+        with fetching(f"the weights {weights!r} of {model}", advice):
             return Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(model, weights)))
-        except Exception as error:  # whatever stands between us and the hub
-            advice = "download them yourself and give the file as tower.weights"
-            raise not_fetched(f"the weights {weights!r} of {model}", error, advice) from error
     if weights.startswith("hf:") or Path(weights).expanduser().is_file() or "." in Path(weights).name:
         return find_weights(weights)
     raise RecipeError(f"tower.weights = {weights!r}: no file, and no tag of {model}; {nearest(weights, tags, 'tags')}")
 
 
-def fill_pair(towers: Towers, published: Mapping[str, Tensor], positions: Resize, source: str) -> None:
+def fill_pair(towers: Towers, published: Mapping[str, Tensor], positions: Resize, source: str) -> str:
     """Fills both towers from a published file, whose position tables may be of other sizes; the pyramid stays random.
 
-    Raises `WeightsError` that names what is missing, too many or of another shape.
+    Answers what became of the file, in a line. Raises `WeightsError` that names what is missing, too many or of another
+    shape.
     """
     image, text = towers.image, towers.text
     assert isinstance(image, PlainViT) and isinstance(text, ClipText)
     unknown = PAIR.unknown(published)
+    held = {key: name for key in published if key not in unknown and (name := PAIR.name(key))}
+    told = [f"{len(held)} tensors used"]
     state = {name: value.float() for name, value in PAIR.translate(published, skip=unknown).items()}
     table = state.get("image.trunk.pos_embed")
     if table is not None and table.ndim == 3:
         old = int((table.shape[1] - image.prefix) ** 0.5)
-        if old * old == table.shape[1] - image.prefix:
+        if old * old == table.shape[1] - image.prefix and (old, old) != image.grid:
+            told.append(f"position table {old}x{old} to {image.grid[0]}x{image.grid[1]}")
             state["image.trunk.pos_embed"] = resize_positions(table, (old, old), image.grid, positions)
-    if "text.model.positional_embedding" in state:
-        state["text.model.positional_embedding"] = state["text.model.positional_embedding"][: text.context_length]
+    places = state.get("text.model.positional_embedding")
+    if places is not None and len(places) > text.context_length:
+        told.append(f"text places {len(places)} to {text.context_length}")
+        state["text.model.positional_embedding"] = places[: text.context_length]
     pair = nn.ModuleDict({"image": image, "text": text})
     wanted = {name: value for name, value in pair.state_dict().items() if not name.startswith("image.pyramid.")}
-    check_fit(wanted, state, f"{source} does not fit the towers of the recipe", unknown)
+    check_fit(wanted, state, f"{source} does not fit the towers of the recipe", unknown, named_as_in(held, PAIR))
     pair.load_state_dict(state, strict=False)  # all but the pyramid, as was checked
+    left = [key for key in published if key not in held]
+    told += [f"{len(left)} left out ({few(left, 3)})"] if left else []
+    return ", ".join(told)
 
 
 def pair_config(name: str) -> dict[str, Any]:

@@ -7,13 +7,16 @@ and takes every other object for a table of its parts. Nothing of a file is ever
 
 from __future__ import annotations
 
+import logging
 import pickletools
 import re
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -21,6 +24,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dgss.errors import WeightsError, is_out_of_memory
+from dgss.towers.keys import KeyMap
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
 """Under which name a training program keeps the weights among other things."""
@@ -53,15 +57,28 @@ def find_weights(place: str) -> Path:
         raise WeightsError(f"{place!r} names no file of the hub; write hf:owner/repo/file")
     from huggingface_hub import hf_hub_download
 
-    try:
+    with fetching(place, "download it yourself and give its path"):
         return Path(hf_hub_download("/".join(parts[:2]), parts[2]))
+
+
+@contextmanager
+def fetching(what: str, advice: str) -> Iterator[None]:
+    """For a download by huggingface_hub: what goes wrong is told once, by a `WeightsError`, not at every try."""
+    hub = logging.getLogger("huggingface_hub")
+    level = hub.level
+    hub.setLevel(logging.CRITICAL)
+    try:
+        yield
     except Exception as error:  # whatever stands between us and the hub
-        raise not_fetched(place, error, "download it yourself and give its path") from error
+        raise not_fetched(what, error, advice) from error
+    finally:
+        hub.setLevel(level)
 
 
 def not_fetched(what: str, error: Exception, advice: str) -> WeightsError:
     """For what could not be had over the network, whatever the reason: one line."""
-    return WeightsError(f"{what} cannot be fetched ({' '.join(str(error).split())[:200]}); {advice}")
+    reason = shorten(str(error), 200, placeholder=" ...") or type(error).__name__
+    return WeightsError(f"{what} cannot be fetched ({reason}); {advice}")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -90,20 +107,24 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def check_fit(
-    wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], complaint: str, unknown: Sequence[str] = ()
+    wanted: Mapping[str, Tensor],
+    given: Mapping[str, Tensor],
+    complaint: str,
+    unknown: Sequence[str] = (),
+    said: Callable[[str], str] = str,
 ) -> None:
     """Every name and shape must be equal. Raises `WeightsError` that begins with `complaint` and names what is not.
 
-    unknown: names that the file has and nobody knows.
+    unknown: names that the file has and nobody knows. said: how one of our names is told.
     """
     shapes = [
-        f"{name} is {tuple(given[name].shape)}, not {tuple(wanted[name].shape)}"
+        f"{said(name)} is {tuple(given[name].shape)}, not {tuple(wanted[name].shape)}"
         for name in wanted
         if name in given and given[name].shape != wanted[name].shape
     ]
     faults = {
-        "missing": sorted(wanted.keys() - given.keys()),
-        "unexpected": sorted({*given.keys() - wanted.keys(), *unknown}),
+        "missing": [said(name) for name in sorted(wanted.keys() - given.keys())],
+        "unexpected": sorted({*map(said, given.keys() - wanted.keys()), *unknown}),
         "of another shape": shapes,
     }
     found = [f"{len(names)} {kind} ({few(names)})" for kind, names in faults.items() if names]
@@ -111,9 +132,45 @@ def check_fit(
         raise WeightsError(f"{complaint}: {'; '.join(found)}")
 
 
-def few(names: Sequence[str]) -> str:
-    """The first five, and how many more there are."""
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+def named_as_in(held: Mapping[str, str], keys: KeyMap) -> Callable[[str], str]:
+    """How our names are told to the owner of a published file: `theirs -> ours`.
+
+    held: its names and ours. What it lacks is named as its neighbours are, whose names differ from it in one part.
+    """
+    back = {ours: theirs for theirs, ours in held.items()}
+    near: dict[tuple[str, ...], list[tuple[str, str]]] = {}
+    for ours, theirs in back.items():
+        for part, others in _apart(ours):
+            near.setdefault(others, []).append((theirs, part))
+
+    def candidates(ours: str) -> Iterator[str]:
+        if ours in back:
+            yield back[ours]
+        for new, others in _apart(ours):
+            for theirs, old in near.get(others, ()):
+                for place in re.finditer(re.escape(old), theirs):
+                    yield theirs[: place.start()] + new + theirs[place.end() :]
+        yield from (rule[0].replace("\\", "") for rule in keys.rules if rule[1] == ours)
+
+    def said(ours: str) -> str:
+        for theirs in candidates(ours):
+            if not keys.unknown([theirs]) and keys.name(theirs) == ours:
+                return f"{theirs} -> {ours}"
+        return f"{ours} (our name)"
+
+    return said
+
+
+def _apart(name: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Each part of a dotted name with the name without it."""
+    parts = name.split(".")
+    for place, part in enumerate(parts):
+        yield part, (*parts[:place], "", *parts[place + 1 :])
+
+
+def few(names: Sequence[str], shown: int = 5) -> str:
+    """The first ones, and how many more there are."""
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
 
 
 def _damaged(path: Path) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dgss.errors import WeightsError
 from dgss.towers.keys import CLIP_IMAGE, CLIP_TEXT, EVA_IMAGE, KeyMap, Rules
-from dgss.towers.published import check_fit
+from dgss.towers.published import check_fit, named_as_in
 
 
 def _attention(theirs: str, ours: str) -> Rules:
@@ -124,17 +124,31 @@ MASK2FORMER = KeyMap(
 
 @dataclass(frozen=True)
 class Published:
-    """A kind of published checkpoint. marks: keys that it alone has. recipes: by which such files were trained."""
+    """A kind of published checkpoint.
+
+    marks: keys that it alone has. recipes: by which such files were trained. width: of the tower in them, the last
+    number in the shape of the last mark.
+    """
 
     marks: tuple[str, ...]
     keys: KeyMap
     recipes: tuple[str, ...]
+    width: int
+
+    def check_size(self, theirs: Mapping[str, Tensor], source: str) -> None:
+        """Raises `WeightsError` where none of the recipes can be a file's, for its tower is of another size."""
+        mark, width = self.marks[-1], theirs[self.marks[-1]].shape[-1:]
+        if tuple(width) != (self.width,):
+            raise WeightsError(
+                f"{source} holds a tower of another size: {mark} is {tuple(theirs[mark].shape)}, of {self.recipes[0]} "
+                f"it is {self.width} wide; name the recipe it was trained by: `dgss convert --recipe FILE`"
+            )
 
 
 _TEXT_ATTENTION = "decode_head.pixel_decoder.text_proj.weight"
 PUBLISHED = (
-    Published((_TEXT_ATTENTION, "backbone.class_embedding"), TQDM, ("tqdm-clip-b-gta5", "tqdm-clip-b-cityscapes")),
-    Published((_TEXT_ATTENTION, "backbone.cls_token"), TQDM, ("tqdm-eva02-l-gta5", "tqdm-eva02-l-cityscapes")),
+    Published((_TEXT_ATTENTION, "backbone.class_embedding"), TQDM, ("tqdm-clip-b-gta5", "tqdm-clip-b-cityscapes"), 768),
+    Published((_TEXT_ATTENTION, "backbone.cls_token"), TQDM, ("tqdm-eva02-l-gta5", "tqdm-eva02-l-cityscapes"), 1024),
 )
 """What can be converted."""
 
@@ -166,14 +180,15 @@ def recognise(names: Iterable[str], source: str) -> Published:
 class Filling:
     """What became of a file's tensors.
 
-    used: ours that were filled. reshaped: those of them that the file stores in another shape. ignored: theirs that
-    were not taken, by the reason. absent: ours that the file has not, left as they were.
+    used: theirs that were taken, and ours that each filled. reshaped: those of them that the file stores in another
+    shape. ignored: theirs that were not taken, by the reason. absent: ours that were not filled and stay as they were,
+    and how to tell each to the file's owner.
     """
 
-    used: tuple[str, ...]
+    used: Mapping[str, str]
     reshaped: tuple[str, ...]
     ignored: Mapping[str, tuple[str, ...]]
-    absent: tuple[str, ...]
+    absent: Mapping[str, str]
 
 
 def fill(module: nn.Module, theirs: Mapping[str, Tensor], keys: KeyMap, complaint: str, strict: bool = True) -> Filling:
@@ -183,19 +198,20 @@ def fill(module: nn.Module, theirs: Mapping[str, Tensor], keys: KeyMap, complain
     fits is taken, also where it is unknown to `keys`.
     """
     wanted, unknown = module.state_dict(), keys.unknown(theirs)
-    named = {key: keys.name(key) for key in theirs if key not in set(unknown)}
+    held = {key: name for key in theirs if key not in unknown and (name := keys.name(key))}
     ours = keys.translate(theirs, skip=unknown)
+    said = named_as_in(held, keys)
     if strict:
-        check_fit(wanted, ours, complaint, unknown)
-    used = {name: value for name, value in ours.items() if name in wanted and wanted[name].shape == value.shape}
-    module.load_state_dict(used, strict=strict)
+        check_fit(wanted, ours, complaint, unknown, said)
+    fitting = {name: value for name, value in ours.items() if name in wanted and wanted[name].shape == value.shape}
+    module.load_state_dict(fitting, strict=strict)
+    used = {key: name for key, name in held.items() if name in fitting}
     ignored: dict[str, tuple[str, ...]] = {}
     for key in theirs:
-        if named.get(key) not in used:
+        if key not in used:
             reason = (
                 "unknown" if key in unknown else keys.reason(key) or "of another shape, or of a part not in the recipe"
             )
             ignored[reason] = (*ignored.get(reason, ()), key)
-    taken = [(key, name) for key, name in named.items() if name in used]
-    reshaped = tuple(str(name) for key, name in taken if theirs[key].shape != used[str(name)].shape)
-    return Filling(tuple(used), reshaped, ignored, tuple(name for name in wanted if name not in used))
+    reshaped = tuple(key for key, name in used.items() if theirs[key].shape != fitting[name].shape)
+    return Filling(used, reshaped, ignored, {name: said(name) for name in wanted if name not in fitting})
