@@ -449,6 +449,6 @@ def test_maps_of_another_size_or_type_than_their_images_make_no_batch(changed: d
 def test_labels_that_are_no_classes_are_told_before_any_loss(value: int) -> None:
     batch = tiny_batch(ignored=0.0)
     batch.labels[0, 3, 4] = value
-    for model in (tqdm(), mask2former()):
+    for model in (tqdm(), mask2former(), linear()):
         with pytest.raises(DataError, match=f"^a batch holds label {value} in 1 of 3072 pixels, but .* 19 classes"):
             losses(model, batch)

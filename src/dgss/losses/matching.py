@@ -35,11 +35,10 @@ Match = Callable[[Tensor, Tensor, MaskTargets], list[Tensor]]
 """Mask logits (B, Q, h, w), class logits (B, Q, K + 1) and targets to the query of every target, (n_b,) an image."""
 
 
-def mask_targets(labels: Tensor, classes: int) -> MaskTargets:
-    """One binary mask for each class that an image shows. labels: (B, H, W) int64.
+def pixels_by_class(labels: Tensor, classes: int) -> Tensor:
+    """How many pixels each image has of each class: (B, K) int64, on the CPU. labels: (B, H, W) int64.
 
-    Ignored pixels are 0 in every mask, so they count as background, as in the reference programs. Raises `DataError`
-    where a label is neither a class nor ignored.
+    Raises `DataError` where a label is neither a class nor ignored.
     """
     b = len(labels)
     # all that is below 0 in the first of 258 bins, all above 255 in the last: no number counts for the next image
@@ -53,7 +52,16 @@ def mask_targets(labels: Tensor, classes: int) -> MaskTargets:
             f"a batch holds label {value} in {int((wrong == value).sum())} of {labels.numel()} pixels, but there are "
             f"{classes} classes (0 to {classes - 1}; {IGNORE} is ignored): check the label space of the data"
         )
-    present = [row.nonzero()[:, 0].to(labels.device) for row in known]
+    return known
+
+
+def mask_targets(labels: Tensor, classes: int) -> MaskTargets:
+    """One binary mask for each class that an image shows. labels: (B, H, W) int64.
+
+    Ignored pixels are 0 in every mask, so they count as background, as in the reference programs. Raises `DataError`
+    where a label is neither a class nor ignored.
+    """
+    present = [row.nonzero()[:, 0].to(labels.device) for row in pixels_by_class(labels, classes)]
     masks = [image == found[:, None, None] for image, found in zip(labels, present, strict=True)]
     return MaskTargets(tuple(present), torch.cat(masks)[:, None].float())
 

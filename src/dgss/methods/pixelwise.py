@@ -21,6 +21,7 @@ from dgss.decoder.pixel_decoder import PixelDecoderSettings
 from dgss.interfaces import Batch, Method, ParameterGroup, PixelPrediction, Prediction, SampleGenerator, Towers
 from dgss.labels import LabelSpace
 from dgss.losses.mask_losses import pixel_cross_entropy
+from dgss.losses.matching import pixels_by_class
 
 
 class LinearSettings(PixelDecoderSettings):
@@ -54,6 +55,7 @@ class Linear(Method):
     def losses(self, prediction: Prediction, batch: Batch, generator: SampleGenerator) -> dict[str, Tensor]:
         """`pixel`: the cross-entropy of the enlarged logits, mean over labelled pixels, in float32; draws nothing."""
         assert isinstance(prediction, PixelPrediction)
+        pixels_by_class(batch.labels, len(self.labels))  # refuses what is no label
         with torch.autocast(batch.images.device.type, enabled=False):
             return {"pixel": pixel_cross_entropy(prediction.logits.float(), batch.labels)}
 
