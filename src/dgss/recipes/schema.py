@@ -174,9 +174,9 @@ class Recipe(BaseModel):
     def build(self, trained: bool = False) -> Method:
         """The model. trained: only its shape is wanted; weights will be loaded and no loss computed."""
         towers = self.tower.build(self.normalize, weights=not trained, seed=self.seed)
-        look, least = self.inference, 2 * getattr(towers.image, "patch", 0)
+        look, patch = self.inference, getattr(towers.image, "patch", 0)
         sides = {"size": self.size, "inference.window": look.window, "inference.short_edge": look.short_edge}
-        if small := too_small(sides, least, "two patches of the tower; or take one of smaller patches"):
+        if patch and (small := too_small(sides, 2 * patch, "two patches of the tower; or take one of smaller patches")):
             raise _refusal(self.name, small)
         generator = torch.Generator().manual_seed(self.seed)
         method: Method = self.method.build(towers, self.labels, generator, teacher=not trained)
