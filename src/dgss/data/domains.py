@@ -79,10 +79,6 @@ class Domain:
             )
         return pairs[:count]
 
-    def decode(self, raw: NDArray[np.uint8], encoding: str = "train_ids") -> LabelMap:
-        """Values of a label file (H, W) uint8 to class numbers (H, W) uint8; 255 where no class is meant."""
-        return self.encoding(encoding).table[raw]
-
     def encoding(self, name: str) -> Encoding:
         """One of the domain's encodings."""
         return self.encodings[name](label_space(self.labels))

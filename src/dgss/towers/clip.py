@@ -167,7 +167,7 @@ def fill_pair(towers: Towers, published: Mapping[str, Tensor], positions: Resize
     image, text = towers.image, towers.text
     assert isinstance(image, PlainViT) and isinstance(text, ClipText)
     unknown = PAIR.unknown(published)
-    held = {key: name for key in published if key not in unknown and (name := PAIR.name(key))}
+    held = PAIR.names(published, skip=unknown)
     told = [f"{len(held)} tensors used"]
     state = {name: value.float() for name, value in PAIR.translate(published, skip=unknown).items()}
     table = state.get("image.trunk.pos_embed")

@@ -30,6 +30,14 @@ class KeyMap:
         """Our name of their `key`; None where it is left out. Raises `WeightsError` for an unknown one."""
         return self._rule(key)[0]
 
+    def names(self, keys: Iterable[str], skip: Collection[str] = ()) -> dict[str, str]:
+        """Those of their keys that are taken, and our name of each; without what is left out and without `skip`.
+
+        Raises `WeightsError` for an unknown key.
+        """
+        left = set(skip)
+        return {key: name for key in keys if key not in left and (name := self.name(key))}
+
     def reason(self, key: str) -> str:
         """Why their `key` is left out; empty where it is not."""
         return next((reason for pattern, reason in self.left_out.items() if re.fullmatch(pattern, key)), "")

@@ -188,9 +188,7 @@ def _read(path: Path, head: bytes) -> Any:
         if not script:
             try:
                 with warnings.catch_warnings():
-                    warnings.simplefilter(
-                        "ignore"
-                    )  # of pickle protocols that torch doubts; what it refuses is read below
+                    warnings.simplefilter("ignore")  # torch doubts some pickle protocols; what it refuses is read below
                     return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             except Exception as error:
                 if "Unsupported" not in str(error) and "weights_only" not in str(error).lower():

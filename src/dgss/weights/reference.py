@@ -198,7 +198,7 @@ def fill(module: nn.Module, theirs: Mapping[str, Tensor], keys: KeyMap, complain
     fits is taken, also where it is unknown to `keys`.
     """
     wanted, unknown = module.state_dict(), keys.unknown(theirs)
-    held = {key: name for key in theirs if key not in unknown and (name := keys.name(key))}
+    held = keys.names(theirs, skip=unknown)
     ours = keys.translate(theirs, skip=unknown)
     said = named_as_in(held, keys)
     if strict:
